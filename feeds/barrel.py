@@ -1,0 +1,316 @@
+"""One barrel: documents in and out, its changes, its index. Every call may come from any thread."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from feeds.barrels import BarrelInfo, BarrelSettings
+from feeds.errors import EpochChanged, NotFound, SpileError
+from feeds.patterns import Pattern
+from feeds.positions import FIRST, Mark, Position
+from feeds.rows import ChangesPage, FindPage, LogEntry, Row, Start
+from feeds.storage.bulk import bulk_writes, read_bulk
+from feeds.storage.entries import log_entry
+from feeds.storage.find import Finder, Order, Query
+from feeds.storage.local import LocalDocuments
+from feeds.storage.reading import Document, Reader, Wanted
+from feeds.storage.replay import Replay
+from feeds.storage.work import settings_of
+from feeds.writes import Outcome, Token, Write, Written
+
+if TYPE_CHECKING:
+    from feeds.store import Store
+
+_PAGE = 1_000
+
+
+class Barrel:
+    """A named set of documents with its own changes log; got from a `Store`."""
+
+    def __init__(self, store: Store, key: int, name: str, epoch: str, settings: BarrelSettings) -> None:
+        self._store = store
+        self.key = key
+        self.name = name
+        self.epoch = epoch
+        self.settings = settings
+        self._local = LocalDocuments(store, self)
+
+    def __repr__(self) -> str:
+        return f"<Barrel {self.name} {self.epoch}>"
+
+    # -- about it
+
+    def info(self) -> BarrelInfo:
+        """Counts, head, epoch and settings."""
+        from feeds.store import barrel_info
+
+        with self._store.database.reading() as connection:
+            row = connection.exec_driver_sql(self._store.queries.barrel_by_key, (self.key,)).first()
+        if row is None:
+            raise self._gone()
+        return barrel_info(row)
+
+    def head(self) -> int:
+        """The seq of the newest change, 0 before the first."""
+        return int(self._head()[0])
+
+    def position(self, seq: int) -> str:
+        """A seq of this barrel as a position."""
+        return f"{seq}-{self.epoch}"
+
+    def _head(self) -> Any:
+        with self._store.database.reading() as connection:
+            row = connection.exec_driver_sql(self._store.queries.head, (self.key,)).first()
+        if row is None:
+            raise self._gone()
+        return row
+
+    def _gone(self) -> NotFound:
+        return NotFound(f"There is no barrel {self.name!r}", hint="It was dropped; create it again if you need it.")
+
+    # -- writing
+
+    def submit(self, writes: Sequence[Write], *, token: Token | None = None) -> Future[list[Outcome]]:
+        """Queue writes; the future gives an outcome for each in order, and fails only as a whole.
+
+        Raises Overloaded when too much waits already.
+        """
+        return self._store.writer.write(self.key, self.name, writes, token, self._store.settings.document_bytes_max)
+
+    def put(
+        self,
+        doc: bytes | str | Mapping[str, Any],
+        *,
+        id: str | None = None,
+        rev: str | None = None,
+        update: bool = False,
+        token: Token | None = None,
+    ) -> Written:
+        """Write a document. An update names the revision it builds on, in `rev` or in the document's `_rev`;
+        with `update` it extends whatever is there. Raises Conflict, BadRequest, TooLarge."""
+        limit = self._store.settings.document_bytes_max
+        return self._one(Write.put(doc, id=id, rev=rev, update=update, bytes_max=limit), token)
+
+    def merge(
+        self, id: str, patch: bytes | str | Mapping[str, Any], *, rev: str | None = None, token: Token | None = None
+    ) -> Written:
+        """Apply a JSON merge patch (RFC 7396) onto `rev`, or onto the winner."""
+        limit = self._store.settings.document_bytes_max
+        return self._one(Write.merge(id, patch, rev=rev, bytes_max=limit), token)
+
+    def delete(self, id: str, *, rev: str | None = None, token: Token | None = None) -> Written:
+        """Delete a document; `rev` is the leaf that goes."""
+        return self._one(Write.delete(id, rev=rev), token)
+
+    def purge(self, id: str, revs: Sequence[str] = ()) -> Written:
+        """Remove a document here without a trace for replicas, or only the branches that end in `revs`."""
+        return self._one(Write.purge(id, tuple(revs)), None)
+
+    def bulk(
+        self,
+        docs: Sequence[bytes | str | Mapping[str, Any]],
+        *,
+        new_edits: bool = True,
+        update: bool = False,
+        token: Token | None = None,
+    ) -> list[Outcome]:
+        """Write many documents at once; an outcome for each in order. Some may be refused, and the others stand.
+
+        With `new_edits=False` they are revisions made elsewhere. With `update` a document without `_rev` extends
+        the winner, also one written earlier in the call.
+        """
+        prepared = bulk_writes(docs, new_edits, update, self._store.settings.document_bytes_max)
+        return self._bulk(prepared, token)
+
+    def bulk_json(self, body: bytes, *, token: Token | None = None) -> list[Outcome]:
+        """As `bulk`, from the JSON text `{"docs": […], "new_edits"?, "update"?}`."""
+        return self._bulk(read_bulk(body, self._store.settings.document_bytes_max), token)
+
+    def _bulk(self, prepared: list[Write | SpileError], token: Token | None) -> list[Outcome]:
+        writes = [each for each in prepared if isinstance(each, Write)]
+        if not writes:
+            return [each for each in prepared if isinstance(each, SpileError)]
+        outcomes = iter(self.submit(writes, token=token).result())
+        return [each if isinstance(each, SpileError) else next(outcomes) for each in prepared]
+
+    def _one(self, write: Write, token: Token | None) -> Written:
+        (outcome,) = self.submit([write], token=token).result()
+        if isinstance(outcome, SpileError):
+            raise outcome
+        return outcome
+
+    # -- reading
+
+    def get(
+        self, id: str, *, rev: str | None = None, revs: bool = False, conflicts: bool = False, history: bool = False
+    ) -> Document:
+        """The document at its winner, or at `rev`; Missing, Deleted or NotFound where it cannot be read.
+
+        `revs` adds `_revisions`, `conflicts` adds `_conflicts` where there are any, `history` adds `_history`:
+        every ancestor and whether its body is there.
+        """
+        (found,) = self._read([Wanted(id, rev, revs, conflicts, history)])
+        if isinstance(found, SpileError):
+            raise found
+        return found
+
+    def get_many(
+        self, wanted: Sequence[tuple[str, str | None]], *, revs: bool = False
+    ) -> list[Document | SpileError]:
+        """Many documents at once, each by id and maybe revision; in order, with the error where one fails."""
+        return self._read([Wanted(id, rev, revs) for id, rev in wanted])
+
+    def _read(self, wanted: Sequence[Wanted]) -> list[Document | SpileError]:
+        with self._store.database.reading() as connection:
+            return Reader(connection, self._store.queries, self.key, self._store.clock()).documents(wanted)
+
+    def revs_diff(self, asked: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[str]]]:
+        """Which of these revisions are not here, by document: `{id: {missing, possible_ancestors?}}`."""
+        with self._store.database.reading() as connection:
+            return Reader(connection, self._store.queries, self.key, self._store.clock()).revs_diff(asked)
+
+    def find(
+        self,
+        path: str,
+        *,
+        from_: Any = msgspec.UNSET,
+        to: Any = msgspec.UNSET,
+        prefix: str | None = None,
+        order: Order = "key",
+        descending: bool = False,
+        limit: int = 100,
+        after: str | None = None,
+        docs: bool = False,
+    ) -> FindPage:
+        """Documents by a path: `region`, `region/Europe`, `locations/+/country`, `name/#`.
+
+        `from_` and `to` bound the values (both inclusive), `prefix` the texts. Key order is by path, then value;
+        value order is by value over all paths. `after` is `next` of the page before. The index is written with
+        the document, so that whoever wrote reads it.
+        """
+        query = Query(Pattern.parse(path), from_, to, prefix, order, descending, limit, after, docs)
+        with self._store.database.snapshot() as connection:
+            return Finder(connection, self._store.queries, self.key, query, self._store.clock()).page()
+
+    # -- local documents
+
+    def local_get(self, id: str) -> Document:
+        """The `_local` document (its id without the prefix); Missing if there is none."""
+        return self._local.get(id)
+
+    def local_put(
+        self, id: str, doc: bytes | str | Mapping[str, Any], *, rev: str | None = None
+    ) -> Written:
+        """Write a `_local` document over what is there; with `rev` only over that revision (Conflict)."""
+        return self._local.put(id, doc, rev=rev)
+
+    def local_delete(self, id: str, *, rev: str | None = None) -> Written:
+        """Remove a `_local` document; Missing if there is none."""
+        return self._local.delete(id, rev=rev)
+
+    def local_ids(self, prefix: str = "") -> list[str]:
+        """The ids of `_local` documents that begin with `prefix`, in order."""
+        return self._local.ids(prefix)
+
+    # -- changes
+
+    def resolve(self, since: Position | Mark, *, patterns: bool = False) -> Start:
+        """Where a reader begins, and whether it must be sent a snapshot: its position is of another epoch, beyond
+        the head, or (with patterns, since leaves are forgotten) older than what is kept."""
+        head, forgotten, epoch, _ = self._head()
+        if isinstance(since, Mark):
+            return Start(0 if since is FIRST else head, False)
+        strange = since.epoch is not None and since.epoch != epoch
+        if strange or since.seq > head or (patterns and 0 < since.seq < forgotten):
+            return Start(0, True)
+        return Start(since.seq, False)
+
+    def replay(
+        self,
+        after: int,
+        patterns: Sequence[Pattern] = (),
+        *,
+        docs: bool = False,
+        doc_bytes_max: int | None = None,
+        leaves: bool = True,
+    ) -> Replay:
+        """The newest row of each document after a seq up to the head, page by page."""
+        store = self._store
+        return Replay(
+            *(store.database, store.queries, self.key, after, self.head(), patterns),
+            docs=docs,
+            doc_bytes_max=doc_bytes_max,
+            leaves=leaves,
+        )
+
+    def tail(self, after: int, limit: int = 500) -> list[LogEntry]:
+        """Committed changes after a seq as they were then, in order; fewer than `limit` only at the head."""
+        return self.tail_page(after, limit)[0]
+
+    def tail_page(self, after: int, limit: int = 500) -> tuple[list[LogEntry], int]:
+        """As `tail`, with the seq up to which the log was looked at (entries of purged documents are left out)."""
+        with self._store.database.reading() as connection:
+            rows = connection.exec_driver_sql(self._store.queries.tail, (self.key, after, _SEQ_MAX, limit)).all()
+        entries = [entry for row in rows if (entry := log_entry(row)) is not None]
+        return entries, rows[-1][0] if rows else after
+
+    def changes(
+        self,
+        since: Position | Mark = FIRST,
+        *,
+        limit: int | None = None,
+        descending: bool = False,
+        patterns: Sequence[Pattern] = (),
+        docs: bool = False,
+    ) -> ChangesPage:
+        """The newest row of each document after a position; EpochChanged where the position does not hold.
+
+        With `patterns` only documents that stand under one of them, or left since. `descending` begins at the
+        head and tells no leaves.
+        """
+        start = self.resolve(since, patterns=bool(patterns))
+        if start.snapshot:
+            raise EpochChanged(f"The position {since} is not one of {self.name!r} any more", epoch=self.epoch)
+        if descending:
+            return self._changes_back(start.after, limit, patterns, docs)
+        replay = self.replay(start.after, patterns, docs=docs)
+        rows: list[Row] = []
+        at = start.after
+        left = limit if limit is not None else 1 << 62
+        caught_up = replay.upto <= start.after
+        while not caught_up and len(rows) < left:
+            page = replay.next(min(_PAGE, left - len(rows)))
+            rows.extend(page.rows)
+            at, caught_up = page.seq, page.caught_up
+        if caught_up:
+            at = max(at, replay.upto)
+        return ChangesPage(rows, self.position(at), 0 if caught_up else self.pending(at, replay), self.epoch)
+
+    def pending(self, after: int, replay: Replay | None = None) -> int:
+        """How many documents changed after a seq (with patterns: how many matches are left at most)."""
+        known = replay.remaining if replay is not None else None
+        if known is not None:
+            return known
+        with self._store.database.reading() as connection:
+            return int(connection.exec_driver_sql(self._store.queries.count_after, (self.key, after)).scalar() or 0)
+
+    def _changes_back(self, after: int, limit: int | None, patterns: Sequence[Pattern], docs: bool) -> ChangesPage:
+        from feeds.storage.replay import changes_back
+
+        head = self.head()
+        with self._store.database.snapshot() as connection:
+            rows, at = changes_back(
+                connection, self._store.queries, self.key, after, head, patterns, docs=docs, limit=limit
+            )
+        return ChangesPage(rows, self.position(at if at is not None else head), 0, self.epoch)
+
+    def current_settings(self) -> BarrelSettings:
+        """The settings as they stand in the database now."""
+        return settings_of(self._head()[3])
+
+
+_SEQ_MAX = (1 << 63) - 1

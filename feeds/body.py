@@ -1,0 +1,240 @@
+"""Documents as text: what may be stored, and the one canonical form in which it is.
+
+Pure. A document comes in as JSON bytes or as a Python mapping, is checked against every rule of the format, and
+leaves as a `Draft`: canonical bytes of the user's keys (sorted, no white space, integers exact, floats in their
+shortest round-trip form) and the reserved fields beside them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from feeds.errors import BadRequest, TooLarge
+
+DOCUMENT_BYTES_MAX = 8 * 1024 * 1024
+DEPTH_MAX = 100  # levels of objects and arrays; far below where parsers and recursion end
+ID_BYTES_MAX = 512
+ID_LEVELS_MAX = 32
+INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 64) - 1  # what every JSON library we meet keeps exactly
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder(order="deterministic").encode
+_IGNORED = frozenset({"_conflicts", "_history"})  # what a reader was given and sends back
+_FINITE_MAX = 1.7976931348623157e308
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A checked document: its reserved fields, its user keys, and their canonical bytes."""
+
+    id: str | None
+    rev: str | None
+    deleted: bool
+    revisions: tuple[int, tuple[str, ...]] | None  # from `_revisions`: (start, digests newest first)
+    data: dict[str, Any]  # user keys only
+    body: bytes
+
+
+def read_json(text: bytes | str, *, what: str = "The body") -> Any:
+    """The JSON value, or a BadRequest that says where it breaks."""
+    try:
+        return _decode(text)
+    except UnicodeError as error:
+        raise BadRequest(f"{what} is not UTF-8: {error}", hint="Encode the text as UTF-8.") from None
+    except RecursionError:
+        raise BadRequest(f"{what} is nested deeper than {DEPTH_MAX} levels", hint="Flatten the document.") from None
+    except (msgspec.MsgspecError, ValueError) as error:
+        raise BadRequest(f"{what} is not JSON: {error}", hint="Send one valid JSON value.") from None
+
+
+def canonical(value: Any) -> bytes:
+    """Canonical JSON bytes: keys sorted by code point, no white space, shortest floats."""
+    try:
+        return _encode(value)
+    except (OverflowError, UnicodeError, TypeError, ValueError, RecursionError) as error:
+        raise BadRequest(
+            f"The document cannot be written as JSON: {error}",
+            hint="Use texts without lone surrogates, integers of 64 bits, and plain JSON types.",
+        ) from None
+
+
+def check_id(document_id: Any) -> str:
+    """The id, if a document may have it."""
+    if type(document_id) is not str:
+        raise BadRequest(f"_id must be text, not {type(document_id).__name__}", hint="Send the id as a string.")
+    try:
+        size = len(document_id) if document_id.isascii() else len(document_id.encode())
+    except UnicodeError:
+        raise BadRequest("_id holds a lone surrogate", hint="Use valid Unicode in ids.") from None
+    if not 1 <= size <= ID_BYTES_MAX:
+        raise BadRequest(
+            f"_id has {size} bytes; 1 to {ID_BYTES_MAX} are allowed",
+            hint="Choose a shorter id, but not an empty one.",
+        )
+    if _CONTROL.search(document_id):
+        raise BadRequest("_id holds a control character", hint="Use printable characters in ids.")
+    if document_id[0] == "_" and not document_id.startswith("_design/"):
+        raise BadRequest(
+            f"_id {document_id!r} begins with an underscore",
+            hint="Only _design/… and _local/… may; _local documents have routes of their own.",
+        )
+    if document_id.count("/") >= ID_LEVELS_MAX:
+        raise BadRequest(f"_id has more than {ID_LEVELS_MAX} levels", hint="Use fewer slashes in the id.")
+    return document_id
+
+
+def draft(document: bytes | str | Mapping[str, Any], *, bytes_max: int = DOCUMENT_BYTES_MAX) -> Draft:
+    """Check a document and bring it into canonical form.
+
+    Raises BadRequest or TooLarge, naming what was refused; never returns a document that could not be read back.
+    """
+    if isinstance(document, (bytes, bytearray, memoryview, str)):
+        if len(document) > bytes_max:
+            raise TooLarge(
+                f"The document has {len(document)} bytes; {bytes_max} are allowed",
+                hint="Split the document, or ask the operator to raise document_bytes_max.",
+            )
+        document = read_json(document, what="The document")
+    elif isinstance(document, Mapping):
+        document = dict(document)
+    if type(document) is not dict:
+        raise BadRequest(
+            f"A document is a JSON object, not {_kind(document)}",
+            hint='Send an object, like {"name": "value"}.',
+        )
+    check_values(document)
+    return _split(document, bytes_max)
+
+
+def _split(document: dict[str, Any], bytes_max: int) -> Draft:
+    document_id = rev = revisions = None
+    deleted = False
+    data = document
+    for key in document:
+        if key[:1] == "_":
+            data = {key: value for key, value in document.items() if key[:1] != "_"}
+            document_id, rev, deleted, revisions = _reserved(document)
+            break
+    body = canonical(data)
+    if len(body) > bytes_max:
+        raise TooLarge(f"The document has {len(body)} bytes; {bytes_max} are allowed")
+    return Draft(document_id, rev, deleted, revisions, data, body)
+
+
+def _reserved(
+    document: dict[str, Any],
+) -> tuple[str | None, str | None, bool, tuple[int, tuple[str, ...]] | None]:
+    document_id = rev = revisions = None
+    deleted = False
+    for key, value in document.items():
+        if key[:1] != "_":
+            continue
+        if key == "_id":
+            document_id = check_id(value)
+        elif key == "_rev":
+            if type(value) is not str:
+                raise BadRequest("_rev must be text", hint="Send the _rev as you were given it.")
+            rev = value
+        elif key == "_deleted":
+            if type(value) is not bool:
+                raise BadRequest("_deleted must be true or false", hint="Leave it out of documents that live.")
+            deleted = value
+        elif key == "_revisions":
+            revisions = _revisions(value)
+        elif key not in _IGNORED:
+            raise BadRequest(
+                f"The field {key!r} is reserved, and unknown",
+                hint="Top-level keys that begin with _ belong to Spile; rename the field.",
+            )
+    return document_id, rev, deleted, revisions
+
+
+def _revisions(value: Any) -> tuple[int, tuple[str, ...]]:
+    good = (
+        type(value) is dict
+        and type(value.get("start")) is int
+        and type(value.get("ids")) is list
+        and value["ids"]
+        and all(type(digest) is str for digest in value["ids"])
+        and value["start"] >= len(value["ids"])
+    )
+    if not good:
+        raise BadRequest(
+            '_revisions must be {"start": N, "ids": [digest, …]} with at most N digests',
+            hint="Send the history as it was read.",
+        )
+    return value["start"], tuple(value["ids"])
+
+
+def check_values(value: Any) -> None:
+    """Refuse what JSON cannot hold or what would not come back the same, at any depth."""
+    _check_dict(value, 1) if type(value) is dict else _check_list([value], 0)
+
+
+def _check_dict(value: dict[Any, Any], depth: int) -> None:
+    if depth > DEPTH_MAX:
+        raise BadRequest(f"The document is nested deeper than {DEPTH_MAX} levels", hint="Flatten the document.")
+    for key, inner in value.items():
+        if type(key) is not str:
+            raise BadRequest(f"The key {key!r} is not text", hint="JSON keys are strings.")
+        kind = type(inner)
+        if kind is str:
+            continue
+        if kind is dict:
+            _check_dict(inner, depth + 1)
+        elif kind is list:
+            _check_list(inner, depth + 1)
+        else:
+            _check_scalar(inner, kind, key)
+
+
+def _check_list(value: list[Any], depth: int) -> None:
+    if depth > DEPTH_MAX:
+        raise BadRequest(f"The document is nested deeper than {DEPTH_MAX} levels", hint="Flatten the document.")
+    for inner in value:
+        kind = type(inner)
+        if kind is str:
+            continue
+        if kind is dict:
+            _check_dict(inner, depth + 1)
+        elif kind is list:
+            _check_list(inner, depth + 1)
+        else:
+            _check_scalar(inner, kind, "…")
+
+
+def _check_scalar(value: Any, kind: type, where: str) -> None:
+    if kind is int:
+        if not INTEGER_MIN <= value <= INTEGER_MAX:
+            raise BadRequest(
+                f"The integer at {where!r} does not fit into 64 bits", hint="Send large integers as strings."
+            )
+    elif kind is float:
+        if not -_FINITE_MAX <= value <= _FINITE_MAX:
+            raise BadRequest(f"The number at {where!r} is not finite", hint="JSON has no NaN and no Infinity.")
+    elif kind is not bool and value is not None:
+        raise BadRequest(f"The value at {where!r} is no JSON type: {kind.__name__}", hint="Use plain JSON types.")
+
+
+def _kind(value: Any) -> str:
+    names = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
+
+
+def merge_patch(target: Any, patch: Any) -> Any:
+    """RFC 7396: null removes, objects merge, anything else replaces. Neither argument is changed."""
+    if type(patch) is not dict:
+        return patch
+    result = dict(target) if type(target) is dict else {}
+    for key, value in patch.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merge_patch(result.get(key), value)
+    return result

@@ -1,0 +1,210 @@
+"""Changes as they are told: rows of a feed, entries of the log, and pages of both.
+
+Pure values. Rows encode to the wire as they are; a document inside one is spliced in as bytes, never parsed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from feeds.paths import Leaf, document_leaves, fits, leaf_path
+
+_decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
+
+
+class Row(msgspec.Struct, omit_defaults=True):
+    """One change as a reader is told it. `rev` is the winner, `changes` every leaf with the winner first."""
+
+    seq: int
+    id: str
+    rev: str
+    changes: list[str]
+    paths: list[str] | UnsetType = UNSET
+    """Those that matched the reader's patterns; left out where it gave none."""
+    entered: bool = False
+    removed: bool = False
+    deleted: bool = False
+    expired: bool = False
+    doc: Raw | UnsetType = UNSET
+    doc_omitted: bool = False
+
+
+def document_json(document_id: str, rev: str, body: bytes, deleted: bool = False) -> bytes:
+    """A stored body as a whole document, with `_id` and `_rev` in front."""
+    head = b'{"_id":%b,"_rev":"%b"' % (_encode(document_id), rev.encode())
+    if deleted:
+        head += b',"_deleted":true'
+    return head + b"}" if body == b"{}" else head + b"," + body[1:]
+
+
+def with_document(row: Row, body: bytes | None, bytes_max: int | None = None) -> Row:
+    """The row with its document, or with a word that it was left out for its size or is not kept any more."""
+    if body is None:
+        if not row.deleted:
+            row.doc_omitted = True
+            return row
+        body = b"{}"
+    if bytes_max is not None and len(body) > bytes_max:
+        row.doc_omitted = True
+    else:
+        row.doc = Raw(document_json(row.id, row.rev, body, row.deleted))
+    return row
+
+
+class LogEntry:
+    """One committed change as it was then, with what a publisher and a hub need to tell it.
+
+    `body` is the winner's canonical body as of this change, None when it was compacted since. `entered` are the
+    path texts that came with the change (all, if `fresh`), `gone` those that left, with their values.
+    """
+
+    __slots__ = (
+        "_entered",
+        "_gone",
+        "_leaves",
+        "_live_leaves",
+        "_paths",
+        "at",
+        "body",
+        "changes",
+        "conflicts_changed",
+        "deleted",
+        "expired",
+        "fresh",
+        "id",
+        "newest",
+        "purged",
+        "rev",
+        "seq",
+    )
+
+    def __init__(
+        self,
+        seq: int,
+        document_id: str,
+        rev: str,
+        changes: Sequence[str],
+        live_leaves: int,
+        deleted: bool,
+        expired: bool,
+        fresh: bool,
+        conflicts_changed: bool,
+        purged: bool,
+        newest: bool,
+        body: bytes | None,
+        entered: bytes | None,
+        gone: bytes | None,
+        at: int,
+    ) -> None:
+        self.seq = seq
+        self.id = document_id
+        self.rev = rev
+        self.changes = changes
+        self._live_leaves = live_leaves
+        self.deleted = deleted
+        self.expired = expired
+        self.fresh = fresh
+        self.conflicts_changed = conflicts_changed
+        self.purged = purged
+        self.newest = newest
+        self.body = body
+        self.at = at
+        self._entered = entered
+        self._gone = gone
+        self._leaves: list[Leaf] | None = None
+        self._paths: list[tuple[str, Any]] | None = None
+
+    @property
+    def leaves(self) -> list[Leaf]:
+        """The winner's leaves within the limits for paths; none of a deletion or of a compacted body."""
+        if self._leaves is None:
+            if self.deleted or self.body is None or self.id.startswith("_design/"):
+                self._leaves = []
+            else:
+                self._leaves = [leaf for leaf in document_leaves(_decode(self.body)) if fits(leaf)]
+        return self._leaves
+
+    @property
+    def paths(self) -> list[tuple[str, Any]]:
+        """The winner's paths as (text, value)."""
+        if self._paths is None:
+            self._paths = [(leaf_path(leaf), leaf.value) for leaf in self.leaves]
+        return self._paths
+
+    @property
+    def entered(self) -> frozenset[str]:
+        """The texts of the paths that came with this change."""
+        if self.fresh:
+            return frozenset(path for path, _ in self.paths)
+        return frozenset(_decode(self._entered)) if self._entered else frozenset()
+
+    @property
+    def gone(self) -> list[tuple[str, Any]]:
+        """The paths that left with this change as (text, value); long texts as they were cut."""
+        return [(path, value) for path, value in _decode(self._gone)] if self._gone else []
+
+    @property
+    def conflicts(self) -> list[str]:
+        """The live leaves beside the winner after this change."""
+        return list(self.changes[1 : self._live_leaves]) if self._live_leaves > 1 else []
+
+    def doc_json(self) -> bytes | None:
+        """The document as it was then, None when its body is not kept any more."""
+        if self.body is None and not self.deleted:
+            return None
+        return document_json(self.id, self.rev, self.body or b"{}", self.deleted)
+
+    def row(self, docs: bool = False, doc_bytes_max: int | None = None) -> Row:
+        """The change as a row, without paths."""
+        row = Row(self.seq, self.id, self.rev, list(self.changes), deleted=self.deleted, expired=self.expired)
+        return with_document(row, self.body, doc_bytes_max) if docs else row
+
+
+@dataclass(slots=True)
+class FeedPage:
+    """Some rows of a feed; `seq` says how far the log has been looked at for them."""
+
+    rows: list[Row]
+    seq: int
+    caught_up: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChangesPage:
+    """Rows for a reader who asked once. `last_seq` is a position to go on from."""
+
+    results: list[Row]
+    last_seq: str
+    pending: int
+    epoch: str
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a reader begins: after this seq, and whether it has to be sent a snapshot."""
+
+    after: int
+    snapshot: bool
+
+
+class Found(msgspec.Struct, omit_defaults=True):
+    """One hit of `find`: the document, the path text without its value, and the value."""
+
+    id: str
+    path: str
+    value: Any = None
+    doc: Raw | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class FindPage:
+    """Hits in order; `next` goes on behind the last one, None at the end."""
+
+    results: list[Found]
+    next: str | None

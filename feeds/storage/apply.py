@@ -1,0 +1,242 @@
+"""The rules of writing: which write is accepted on what the barrel holds, and what it makes of it.
+
+Works on a `BarrelWork`, which has the documents' states and collects the rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from feeds.body import DOCUMENT_BYTES_MAX, canonical, check_values, merge_patch
+from feeds.errors import Conflict, Deleted, Missing, TooLarge
+from feeds.revisions import Revision, next_revision
+from feeds.storage.schema import MISSING
+from feeds.storage.state import DocState, decode, revision_of
+from feeds.storage.work import BarrelWork
+from feeds.tree import EMPTY, Node, graft, history, leaves, ordered_leaves, tree_of
+from feeds.writes import Verb, Write, Written
+
+
+def apply(work: BarrelWork, write: Write, bytes_max: int = DOCUMENT_BYTES_MAX) -> Written:
+    """Do one write; its document's state must have been fetched. Raises the SpileError that refuses it."""
+    state = work.states.get(write.id)
+    verb = write.verb
+    if verb is Verb.PUT or verb is Verb.SET:
+        return _put(work, _swept(work, state), write)
+    if verb is Verb.MERGE:
+        return _merge(work, _swept(work, state), write, bytes_max)
+    if verb is Verb.DELETE:
+        return _delete(work, _swept(work, state), write)
+    if verb is Verb.REPLICATE:
+        return _replicate(work, state, write)
+    if verb is Verb.EXPIRE:
+        return _expire(work, state, write)
+    return _purge(work, state, write)
+
+
+def _swept(work: BarrelWork, state: DocState | None) -> DocState | None:
+    """The state with its expiry written, if that has come: what is expired reads as deleted."""
+    if state is not None and state.expires is not None and state.expires <= work.now and not state.deleted:
+        _extend(work, state, state.id, state.winner, True, b"{}", {}, expired=True)
+    return state
+
+
+def _put(work: BarrelWork, state: DocState | None, write: Write) -> Written:
+    if state is None:
+        if write.rev is not None:
+            raise Conflict(
+                f"{write.id!r} was never written here, and you sent _rev {write.rev}",
+                hint="Leave _rev out to create the document.",
+            )
+        return _extend(work, None, write.id, None, write.deleted, write.body, write.data)
+    leaf = _leaf(state, write.rev, any_winner=write.verb is Verb.SET)
+    if leaf is None:
+        return _repeated(work, state, write.rev, write.deleted, write.body)
+    return _extend(work, state, write.id, leaf, write.deleted, write.body, write.data)
+
+
+def _merge(work: BarrelWork, state: DocState | None, write: Write, bytes_max: int) -> Written:
+    if state is None:
+        raise Missing(f"{write.id!r} was never written here", hint="Put the document first, or use set.")
+    leaf = _leaf(state, write.rev, any_winner=True)
+    base = _base_body(work, state, write.rev, leaf)
+    data = merge_patch(decode(base), write.patch)
+    check_values(data)
+    body = canonical(data)
+    if len(body) > bytes_max:
+        raise TooLarge(f"With the patch the document has {len(body)} bytes; {bytes_max} are allowed")
+    if leaf is None:
+        return _repeated(work, state, write.rev, False, body)
+    if body == base:
+        return Written(write.id, str(leaf.revision), state.seq, unchanged=True)
+    return _extend(work, state, write.id, leaf, False, body, data)
+
+
+def _base_body(work: BarrelWork, state: DocState, rev: Revision | None, leaf: Node | None) -> bytes:
+    if leaf is not None:
+        if leaf.deleted:
+            raise Deleted(f"{state.id!r} was deleted", hint="Put a new document; there is nothing to patch.")
+        return state.body if leaf is state.winner and state.body is not None else work.body_of(state, leaf)
+    assert rev is not None
+    found = work.find_rev(state, rev.key)
+    if found is None or found[3] is None:
+        raise _stale(state, rev)
+    return found[3]
+
+
+def _delete(work: BarrelWork, state: DocState | None, write: Write) -> Written:
+    if state is None:
+        raise Missing(f"{write.id!r} was never written here")
+    if write.rev is None:
+        if state.deleted:
+            raise Deleted(f"{write.id!r} is deleted already")
+        raise Conflict(
+            f"Deleting {write.id!r} needs the _rev that you mean to delete",
+            hint=f"Send the current _rev ({state.winner.revision}) once you know that it may go.",
+        )
+    leaf = _leaf(state, write.rev)
+    if leaf is None:
+        return _repeated(work, state, write.rev, True, write.body)
+    if leaf.deleted:
+        raise Deleted(f"{write.id!r} is deleted already, by revision {write.rev}")
+    return _extend(work, state, write.id, leaf, True, write.body, {})
+
+
+def _leaf(state: DocState, rev: Revision | None, any_winner: bool = False) -> Node | None:
+    """The leaf to extend; None when `rev` is no leaf. Conflict without `rev` on a live document."""
+    if rev is None:
+        if any_winner or state.deleted:
+            return state.winner
+        raise Conflict(
+            f"{state.id!r} exists, and you sent no _rev",
+            hint="Send its current _rev to update it, or write with update=true to extend whatever is there.",
+        )
+    for leaf in state.leaves:
+        if leaf.generation == rev.generation and leaf.digest == rev.digest:
+            return leaf
+    return None
+
+
+def _repeated(work: BarrelWork, state: DocState, rev: Revision | None, deleted: bool, body: bytes) -> Written:
+    """The answer to a write that was accepted before; Conflict when it was not."""
+    assert rev is not None
+    told = next_revision(rev, deleted, body)
+    found = work.find_rev(state, told.key)
+    if found is None or found[1] & MISSING:
+        raise _stale(state, rev)
+    return Written(state.id, str(told), found[2], repeated=True)
+
+
+def _stale(state: DocState, rev: Revision | None) -> Conflict:
+    return Conflict(f"{state.id!r} has changed: {rev} is not one of its current revisions")
+
+
+def _extend(
+    work: BarrelWork,
+    state: DocState | None,
+    document_id: str,
+    parent: Node | None,
+    deleted: bool,
+    body: bytes,
+    data: dict[str, Any] | None,
+    expired: bool = False,
+) -> Written:
+    """Put a new revision on a leaf, or begin the document with it."""
+    revision = next_revision(revision_of(parent) if parent is not None else None, deleted, body)
+    node = Node(revision.generation, revision.digest, parent.digest if parent is not None else None, deleted)
+    lived = state is not None and not state.deleted
+    if state is None or len(state.leaves) == 1:
+        ordered: Sequence[Node] = (node,)
+    else:
+        ordered = ordered_leaves([leaf for leaf in state.leaves if leaf is not parent] + [node])
+    seq = work.seq + 1
+    work.add_rev(state.doc if state is not None else seq, node, seq, body)
+    if ordered[0] is node:
+        work.change(state, document_id, ordered, body, data, expired)
+    else:
+        work.change(state, document_id, ordered, None, None, expired)
+    return Written(document_id, str(revision), seq, created=not lived and not deleted)
+
+
+def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Written:
+    assert write.rev is not None
+    name = str(write.rev)
+    path = write.history[: work.settings.revs_limit]
+    if state is None:
+        tree = EMPTY
+    else:
+        found = work.find_rev(state, write.rev.key)
+        if found is not None and not found[1] & MISSING and (found[0] is not None or len(path) == 1):
+            return Written(write.id, name, found[2], repeated=True)
+        if len(state.leaves) == 1 and len(path) > 1 and path[1].key == state.winner.key:
+            tree, path = tree_of(state.leaves), path[:2]  # the usual case: one more upon the only leaf
+        else:
+            tree = work.tree(state)
+    lived = state is not None and not state.deleted
+    grafted = graft(tree, path, write.deleted)
+    seq = work.seq + 1
+    doc = state.doc if state is not None else seq
+    told = None if grafted.already else write.rev.key
+    for node in grafted.added:
+        work.add_rev(doc, node, seq, write.body if node.key == told else None)
+    for node in grafted.healed:
+        assert state is not None
+        work.heal_rev(state, node, seq, write.body if node.key == told else None)
+    if grafted.already:
+        assert state is not None
+        return Written(write.id, name, state.seq, repeated=True)
+    # A leaf that was a missing ancestor before and has its body now is no leaf: its descendants are.
+    ordered = ordered_leaves(leaves(grafted.tree))
+    if state is not None and [leaf.key for leaf in ordered] == [leaf.key for leaf in state.leaves]:
+        return Written(write.id, name, state.seq)
+    if ordered[0].key == write.rev.key:
+        work.change(state, write.id, ordered, write.body, write.data, write.expired)
+    else:
+        work.change(state, write.id, ordered, None, None, write.expired)
+    return Written(write.id, name, seq, created=not lived and not write.deleted)
+
+
+def _expire(work: BarrelWork, state: DocState | None, write: Write) -> Written:
+    if state is None or state.deleted or state.expires is None or state.expires > work.now:
+        return Written(write.id, "" if state is None else str(state.winner.revision), work.seq, unchanged=True)
+    return _extend(work, state, write.id, state.winner, True, b"{}", {}, expired=True)
+
+
+def _purge(work: BarrelWork, state: DocState | None, write: Write) -> Written:
+    if state is None:
+        raise Missing(f"{write.id!r} was never written here")
+    leaving = {rev.key for rev in write.purged}
+    unknown = leaving - {leaf.key for leaf in state.leaves}
+    if unknown:
+        raise Conflict(
+            f"{write.id!r} has no leaf {', '.join(f'{g}-{d}' for g, d in sorted(unknown))}",
+            hint="Purge takes leaves; read them with ?conflicts=true.",
+        )
+    work.flush()
+    staying = [leaf for leaf in state.leaves if leaf.key not in leaving] if leaving else []
+    if staying:
+        return _purge_branches(work, state, staying)
+    work.log_purge(write.id, state)
+    number = work.shapes.number
+    paths = [(number(work, shape), value, state.doc, places) for shape, value, places in state.winner_paths()]
+    for key in paths:
+        work.run_delete(work.statements.delete_path, key)
+    work.run_delete(work.statements.delete_revs, (work.barrel, state.doc))
+    work.run_delete(work.statements.delete_doc, (work.barrel, state.doc))
+    if state.deleted:
+        work.deleted -= 1
+    else:
+        work.live -= 1
+        work.bytes -= len(state.body or b"")
+    work.states[write.id] = None
+    return Written(write.id, str(state.winner.revision), work.seq)
+
+
+def _purge_branches(work: BarrelWork, state: DocState, staying: list[Node]) -> Written:
+    tree = work.tree(state)
+    kept = {revision.key for leaf in staying for revision in history(tree, leaf.revision)}
+    for key in tree.keys() - kept:
+        work.run_delete(work.statements.delete_rev, (work.barrel, state.doc, *key))
+    work.change(state, state.id, ordered_leaves(staying), None, None)
+    return Written(state.id, str(state.winner.revision), work.seq)

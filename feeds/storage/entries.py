@@ -1,0 +1,50 @@
+"""Rows of the database as changes: of the log as it was, and of documents as they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from feeds.rows import LogEntry, Row, with_document
+from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, PURGED
+from feeds.storage.state import change_names, live_count
+
+
+def log_entry(row: Any) -> LogEntry | None:
+    """An entry from a row of `tail`; None when its document was purged since."""
+    seq, document_id, generation, digest, flags, others, entered, gone, at, newest, body, _doc = row
+    purged = bool(flags & PURGED)
+    if purged:
+        document_id, others = others, None
+    elif document_id is None:
+        return None
+    return LogEntry(
+        seq,
+        document_id,
+        f"{generation}-{digest}",
+        change_names(generation, digest, others),
+        live_count(flags, others) if others else int(not flags & DELETED),
+        bool(flags & DELETED),
+        bool(flags & EXPIRED),
+        bool(flags & FRESH),
+        bool(flags & CONFLICTS),
+        purged,
+        newest == seq,
+        body,
+        entered,
+        gone,
+        at,
+    )
+
+
+def row_of(row: Any, docs: bool, bytes_max: int | None = None) -> Row:
+    """The newest change of a document from a row of documents (with its body behind, if `docs`)."""
+    flags = row[5]
+    told = Row(
+        row[1],
+        row[2],
+        f"{row[3]}-{row[4]}",
+        change_names(row[3], row[4], row[6]) if row[6] else [f"{row[3]}-{row[4]}"],
+        deleted=bool(flags & DELETED),
+        expired=bool(flags & EXPIRED),
+    )
+    return with_document(told, row[8], bytes_max) if docs else told

@@ -1,0 +1,151 @@
+"""The first schema: barrels, documents, revisions, the log, the path index, and what stands beside them."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def bytewise() -> sa.types.TypeEngine[str]:
+    """Text compared by bytes, as `feeds.storage.schema` has it."""
+    return sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
+
+def upgrade() -> None:
+    op.create_table(
+        "barrels",
+        sa.Column("barrel", sa.Integer(), nullable=False),
+        sa.Column("name", bytewise(), nullable=False),
+        sa.Column("epoch", sa.String(length=32), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("live", sa.BigInteger(), nullable=False),
+        sa.Column("deleted", sa.BigInteger(), nullable=False),
+        sa.Column("bytes", sa.BigInteger(), nullable=False),
+        sa.Column("forgotten", sa.BigInteger(), nullable=False),
+        sa.Column("skipped_paths", sa.BigInteger(), nullable=False),
+        sa.Column("settings", sa.Text(), nullable=False),
+        sa.Column("created", sa.Text(), nullable=False),
+        sa.Column("dropped", sa.SmallInteger(), server_default=sa.text("0"), nullable=False),
+        sa.PrimaryKeyConstraint("barrel", name="pk_barrels"),
+        sa.UniqueConstraint("name", name="uq_barrels_name"),
+        sqlite_autoincrement=True,
+    )
+    op.create_table(
+        "docs",
+        sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("doc", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("digest", bytewise(), nullable=False),
+        sa.Column("flags", sa.SmallInteger(), nullable=False),
+        sa.Column("others", sa.Text(), nullable=True),
+        sa.Column("expires", sa.Float(), nullable=True),
+        sa.PrimaryKeyConstraint("barrel", "doc", name="pk_docs"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index(
+        "ix_docs_barrel_expires",
+        "docs",
+        ["barrel", "expires"],
+        unique=False,
+        sqlite_where=sa.text("expires IS NOT NULL"),
+        postgresql_where=sa.text("expires IS NOT NULL"),
+    )
+    op.create_index("uq_docs_barrel_id", "docs", ["barrel", "id"], unique=True)
+    op.create_index("uq_docs_barrel_seq", "docs", ["barrel", "seq"], unique=True)
+    op.create_table(
+        "gone",
+        sa.Column("shape", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+        sa.Column("doc", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("places", bytewise(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("shape", "value", "doc", "places", name="pk_gone"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "locals",
+        sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("id", bytewise(), nullable=False),
+        sa.Column("rev", sa.BigInteger(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("barrel", "id", name="pk_locals"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "log",
+        sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("doc", sa.BigInteger(), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("digest", bytewise(), nullable=False),
+        sa.Column("flags", sa.SmallInteger(), nullable=False),
+        sa.Column("others", sa.Text(), nullable=True),
+        sa.Column("entered", sa.LargeBinary(), nullable=True),
+        sa.Column("gone", sa.LargeBinary(), nullable=True),
+        sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("barrel", "seq", name="pk_log"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "meta",
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name="pk_meta"),
+    )
+    op.create_table(
+        "paths",
+        sa.Column("shape", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("value", sa.LargeBinary(), nullable=False),
+        sa.Column("doc", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("places", bytewise(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("shape", "value", "doc", "places", name="pk_paths"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "revs",
+        sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("doc", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("generation", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("digest", bytewise(), nullable=False),
+        sa.Column("parent", bytewise(), nullable=True),
+        sa.Column("flags", sa.SmallInteger(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("body", sa.LargeBinary(), nullable=True),
+        sa.PrimaryKeyConstraint("barrel", "doc", "generation", "digest", name="pk_revs"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "shapes",
+        sa.Column("shape", sa.Integer(), nullable=False),
+        sa.Column("barrel", sa.Integer(), nullable=False),
+        sa.Column("path", bytewise(), nullable=False),
+        sa.PrimaryKeyConstraint("shape", name="pk_shapes"),
+    )
+    op.create_index("uq_shapes_barrel_path", "shapes", ["barrel", "path"], unique=True)
+    op.create_table(
+        "tokens",
+        sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("scope", bytewise(), nullable=False),
+        sa.Column("key", bytewise(), nullable=False),
+        sa.Column("digest", sa.Text(), nullable=False),
+        sa.Column("answer", sa.LargeBinary(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("barrel", "scope", "key", name="pk_tokens"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_tokens_at", "tokens", ["at"], unique=False)
+    op.create_table(
+        "publishers",
+        sa.Column("broker", bytewise(), nullable=False),
+        sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["barrel"], ["barrels.barrel"], name="fk_publishers_barrel", ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("broker", "barrel", name="pk_publishers"),
+        sqlite_with_rowid=False,
+    )

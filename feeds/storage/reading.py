@@ -1,0 +1,163 @@
+"""Reading documents: one or many, any revision, with its history and its conflicts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from feeds.errors import Deleted, Missing, NotFound, SpileError
+from feeds.revisions import Revision
+from feeds.rows import document_json
+from feeds.storage.queries import Queries
+from feeds.storage.schema import DELETED, MISSING
+from feeds.storage.state import other_leaves
+from feeds.tree import Key
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document at one of its revisions; `extra` holds what was asked for beside it."""
+
+    id: str
+    rev: str
+    deleted: bool
+    body: bytes
+    seq: int = 0
+    """The place of its newest change in the log, whichever revision this is."""
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def json(self) -> bytes:
+        """The whole document as JSON bytes, `_id` and `_rev` first."""
+        whole = document_json(self.id, self.rev, self.body, self.deleted)
+        return whole if not self.extra else whole[:-1] + b"," + _encode(self.extra)[1:]
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """The whole document as a mapping."""
+        found: dict[str, Any] = _decode(self.json())
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A document to read, and what beside it."""
+
+    id: str
+    rev: str | None = None
+    revs: bool = False
+    conflicts: bool = False
+    history: bool = False
+
+
+class Reader:
+    """Reads documents of one barrel on one connection."""
+
+    def __init__(self, connection: Connection, queries: Queries, barrel: int, now: float) -> None:
+        self._connection = connection
+        self._queries = queries
+        self._barrel = barrel
+        self._now = now
+
+    def _rows(self, statement: str, *parameters: Any) -> Sequence[Any]:
+        return self._connection.exec_driver_sql(statement, parameters).all()
+
+    def documents(self, wanted: Sequence[Wanted]) -> list[Document | SpileError]:
+        """Each document asked for, or why it cannot be read, in order."""
+        ids = list(dict.fromkeys(each.id for each in wanted))
+        rows = {row[2]: row for row in self._rows(self._queries.docs_by_id, self._barrel, _encode(ids).decode())}
+        found: list[Document | SpileError] = []
+        for each in wanted:
+            try:
+                found.append(self._document(each, rows.get(each.id)))
+            except SpileError as error:
+                found.append(error)
+        return found
+
+    def _document(self, wanted: Wanted, row: Any) -> Document:
+        if row is None:
+            raise Missing(f"{wanted.id!r} was never written here")
+        doc, seq, document_id, generation, digest, flags, others, expires, body = row
+        if wanted.rev is not None:
+            revision = Revision.parse(wanted.rev)
+            body, flags = self._revision(document_id, doc, revision)
+            generation, digest = revision.generation, revision.digest
+        elif flags & DELETED:
+            raise Deleted(f"{wanted.id!r} was deleted", rev=f"{generation}-{digest}")
+        elif expires is not None and expires <= self._now:
+            raise Deleted(f"{wanted.id!r} has expired")
+        extra: dict[str, Any] = {}
+        if wanted.conflicts:
+            live = [str(leaf.revision) for leaf in other_leaves(others) if not leaf.deleted]
+            if live:
+                extra["_conflicts"] = live
+        if wanted.revs or wanted.history:
+            path = self._history(doc, (generation, digest))
+            if wanted.revs:
+                extra["_revisions"] = {"start": generation, "ids": [name for (_, name), _ in path]}
+            if wanted.history:
+                extra["_history"] = [{"rev": f"{key[0]}-{key[1]}", "status": status} for key, status in path]
+        return Document(document_id, f"{generation}-{digest}", bool(flags & DELETED), body, seq, extra)
+
+    def _revision(self, document_id: str, doc: int, revision: Revision) -> tuple[bytes, int]:
+        rows = self._rows(self._queries.find_rev, self._barrel, doc, revision.generation, revision.digest)
+        if not rows:
+            raise NotFound(
+                f"{document_id!r} has no revision {revision} here", hint="Read ?history=true for those known."
+            )
+        _, flags, _, body = rows[0]
+        if body is None:
+            why = "was never sent here" if flags & MISSING else "was superseded, and compacted since"
+            raise NotFound(f"The body of {revision} {why}", hint="Read the current revision.")
+        return body, flags
+
+    def _history(self, doc: int, key: Key) -> list[tuple[Key, str]]:
+        """The revisions from `key` back, with whether their bodies can be read."""
+        tree = {(row[0], row[1]): row for row in self._rows(self._queries.find_tree, self._barrel, doc)}
+        path: list[tuple[Key, str]] = []
+        at: Key | None = key
+        while at is not None and at in tree:
+            generation, _, parent, flags, no_body = tree[at]
+            if flags & MISSING:
+                status = "missing"
+            elif flags & DELETED:
+                status = "deleted"
+            else:
+                status = "compacted" if no_body else "available"
+            path.append((at, status))
+            at = None if parent is None else (generation - 1, parent)
+        return path
+
+    def revs_diff(self, asked: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[str]]]:
+        """For each document the revisions that are not here, and the leaves they may descend from."""
+        ids = _encode(list(asked)).decode()
+        rows = {row[2]: row for row in self._rows(self._queries.docs_by_id, self._barrel, ids)}
+        answer: dict[str, dict[str, list[str]]] = {}
+        for document_id, names in asked.items():
+            revisions = [Revision.parse(name) for name in names]
+            row = rows.get(document_id)
+            missing = revisions
+            if row is not None:
+                missing = [each for each in revisions if not self._knows(row, each)]
+            if not missing:
+                continue
+            answer[document_id] = {"missing": [str(each) for each in missing]}
+            if row is not None:
+                newest = max(each.generation for each in missing)
+                leaves = [(row[3], row[4]), *(leaf.key for leaf in other_leaves(row[6]))]
+                older = [f"{generation}-{digest}" for generation, digest in leaves if generation < newest]
+                if older:
+                    answer[document_id]["possible_ancestors"] = older
+        return answer
+
+    def _knows(self, row: Any, revision: Revision) -> bool:
+        if (row[3], row[4]) == revision.key:
+            return True
+        found = self._rows(self._queries.find_rev, self._barrel, row[0], revision.generation, revision.digest)
+        return bool(found)

@@ -1,0 +1,314 @@
+"""The past of a feed: the newest row of each document in a stretch of the log, in seq order, page by page.
+
+Without patterns the documents are read by their newest seq. With patterns it takes the cheaper of two ways: the
+index (what stands under the patterns, and what left them), or the log since the position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from sqlalchemy import Connection
+
+from feeds.matcher import Matcher
+from feeds.paths import document_paths, id_levels
+from feeds.patterns import Pattern
+from feeds.rows import FeedPage, LogEntry, Row, with_document
+from feeds.storage.database import Database
+from feeds.storage.entries import log_entry, row_of
+from feeds.storage.queries import Queries
+from feeds.storage.schema import DELETED
+from feeds.storage.selection import Selection, select
+
+MATCHES_MAX = 50_000  # held in memory for one replay by index; with more, the log is read instead
+_PAGE = 500  # documents or log rows read at a time
+_PAGE_PLAIN = 2_000  # the same without bodies
+
+_decode = msgspec.json.Decoder().decode
+
+
+class PathFilter:
+    """Which paths of a document match some patterns."""
+
+    def __init__(self, patterns: Sequence[Pattern]) -> None:
+        self._matcher: Matcher[int] = Matcher()
+        self._ids = False
+        for number, pattern in enumerate(patterns):
+            self._matcher.add(pattern.levels, number)
+        self._ids = self._matcher.could_match(("_id",))
+        self._own = any(pattern.levels[0] != "_id" for pattern in patterns)
+
+    def matching(self, document_id: str, body: bytes | None, deleted: bool) -> list[str]:
+        """The document's own paths that match, `_id/…` among them."""
+        found = []
+        if self._ids and self._matcher.match(("_id", *id_levels(document_id).split("/"))):
+            found.append("_id/" + id_levels(document_id))
+        if self._own and body is not None and not deleted and not document_id.startswith("_design/"):
+            found.extend(self.among([path for path, _ in document_paths(_decode(body))]))
+        return found
+
+    def among(self, paths: Sequence[str]) -> list[str]:
+        """Those of the paths that match."""
+        match = self._matcher.match
+        return [path for path in paths if match(path.split("/"))]
+
+
+class Replay:
+    """Newest rows of documents with a seq in (after, upto], in order; ask with `next` until `caught_up`.
+
+    For one thread at a time. Holds no transaction between pages: a document that changes meanwhile moves behind
+    `upto`, and is left to whoever follows the log from there.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        queries: Queries,
+        barrel: int,
+        after: int,
+        upto: int,
+        patterns: Sequence[Pattern],
+        *,
+        docs: bool,
+        doc_bytes_max: int | None,
+        leaves: bool,
+    ) -> None:
+        self.upto = upto
+        self._database = database
+        self._queries = queries
+        self._barrel = barrel
+        self._since = after
+        self._at = after
+        self._docs = docs
+        self._bytes_max = doc_bytes_max
+        self._leaves = leaves and after > 0
+        self._filter = PathFilter(patterns) if patterns else None
+        self._matches: list[tuple[int, int]] | None = None  # (seq, doc), still to come
+        self._match_at = 0
+        self._stood: set[int] = set()  # documents that matched already at `after`
+        self._ready: list[tuple[Row, int]] = []  # rows read but not told yet, with their sizes
+        self._ready_at = 0
+        self._read_upto = after
+        if patterns and upto > after:
+            self._matches = self._by_index(patterns)
+
+    @property
+    def remaining(self) -> int | None:
+        """How many matches are left at most, where that is known."""
+        if self._matches is None:
+            return None
+        return len(self._matches) - self._match_at + len(self._ready) - self._ready_at
+
+    def next(self, rows_max: int, bytes_max: int = 1 << 62) -> FeedPage:
+        """Up to so many rows and bytes of documents (one row at least, if there is one); may be empty before the
+        end, when what was looked at did not match."""
+        if self._ready_at >= len(self._ready) and self._read_upto < self.upto:
+            self._read_more()
+        rows: list[Row] = []
+        size = 0
+        while self._ready_at < len(self._ready) and len(rows) < rows_max:
+            row, bytes_ = self._ready[self._ready_at]
+            size += bytes_
+            if rows and size > bytes_max:
+                break
+            rows.append(row)
+            self._ready_at += 1
+        if self._ready_at >= len(self._ready):
+            self._ready, self._ready_at = [], 0
+            self._at = self._read_upto
+        elif rows:
+            self._at = rows[-1].seq
+        return FeedPage(rows, self._at, self._at >= self.upto)
+
+    def close(self) -> None:
+        """Drop what is held; nothing else is open between pages."""
+        self._ready, self._matches = [], None
+
+    # -- reading
+
+    def _read_more(self) -> None:
+        if self._filter is None:
+            self._read_documents()
+        elif self._matches is not None:
+            self._read_matches()
+        elif self._leaves:
+            self._read_log()
+        else:
+            self._read_documents()
+
+    def _rows(self, statement: str, *parameters: Any) -> Sequence[Any]:
+        with self._database.reading() as connection:
+            return connection.exec_driver_sql(statement, parameters).all()
+
+    def _read_documents(self) -> None:
+        """Documents by their newest seq, matched one by one where there are patterns."""
+        bodies = self._docs or self._filter is not None
+        queries, limit = self._queries, _PAGE if bodies else _PAGE_PLAIN
+        statement = queries.changes_with_docs if bodies else queries.changes
+        rows = self._rows(statement, self._barrel, self._read_upto, self.upto, limit)
+        for row in rows:
+            paths = None
+            if self._filter is not None:
+                paths = self._filter.matching(row[2], row[8], bool(row[5] & DELETED))
+                if not paths:
+                    continue
+            self._add(row, paths)
+        self._read_upto = rows[-1][1] if len(rows) == limit else self.upto
+
+    def _add(self, row: Any, paths: list[str] | None, seq: int | None = None, removed: bool = False) -> None:
+        told = row_of(row, self._docs, self._bytes_max)
+        if seq is not None:
+            told.seq = seq
+        if paths is not None:
+            told.paths = paths
+        if removed:
+            told.removed = True
+        elif self._since and self._matches is not None and row[0] not in self._stood:
+            told.entered = True
+        size = len(row[8]) if self._docs and row[8] is not None and not told.doc_omitted else 0
+        self._ready.append((told, size))
+
+    def _by_index(self, patterns: Sequence[Pattern]) -> list[tuple[int, int]] | None:
+        """All matches as (seq, doc) from the index, in seq order; None where the log is cheaper."""
+        budget = min(MATCHES_MAX, self.upto - self._since)
+        with self._database.snapshot() as connection:
+            selection = select(connection, self._queries, self._barrel, patterns)
+            if selection.ranges is None:
+                return None
+
+            def run(statement: str, *parameters: Any) -> Sequence[Any]:
+                return connection.exec_driver_sql(statement, parameters).all()
+
+            standing = self._standing(run, selection, budget)
+            left = self._left(run, selection, budget) if standing is not None else None
+            if standing is None or left is None:
+                return None
+            found = []
+            numbers = list(standing)
+            for begin in range(0, len(numbers), _PAGE):
+                chunk = msgspec.json.encode(numbers[begin : begin + _PAGE]).decode()
+                for row in run(self._queries.seqs_by_number, self._barrel, chunk):
+                    if self._since < row[1] <= self.upto:
+                        found.append((row[1], row[0]))
+            found.extend((seq, doc) for doc, seq in left.items() if doc not in standing and seq <= self.upto)
+        found.sort()
+        return found
+
+    def _standing(self, run: Any, selection: Selection, budget: int) -> dict[int, int] | None:
+        found: dict[int, int] = {}
+        for each in selection.ranges or ():
+            rows = run(self._queries.paths_between, each.shape, each.low, each.high, budget + 1)
+            for doc, seq in rows:
+                found[doc] = min(seq, found.get(doc, seq))
+            if len(rows) > budget or len(found) > budget:
+                return None
+        if selection.ids:
+            for row in run(self._queries.docs_by_id, self._barrel, msgspec.json.encode(selection.ids).decode()):
+                found[row[0]] = row[0]
+        self._stood = {doc for doc, seq in found.items() if seq <= self._since}
+        return found
+
+    def _left(self, run: Any, selection: Selection, budget: int) -> dict[int, int] | None:
+        found: dict[int, int] = {}
+        if not self._leaves:
+            return found
+        for each in selection.ranges or ():
+            rows = run(self._queries.gone_between, each.shape, each.low, each.high, self._since, budget + 1)
+            for doc, seq in rows:
+                found[doc] = max(seq, found.get(doc, seq))
+            if len(rows) > budget:
+                return None
+        self._stood.update(found)
+        return found
+
+    def _read_matches(self) -> None:
+        """The next documents from the index, read as they are now and matched again."""
+        assert self._matches is not None and self._filter is not None
+        chunk = self._matches[self._match_at : self._match_at + _PAGE]
+        self._match_at += len(chunk)
+        numbers = msgspec.json.encode([doc for _, doc in chunk]).decode()
+        found = {row[0]: row for row in self._rows(self._queries.docs_by_number, self._barrel, numbers)}
+        for seq, doc in chunk:
+            row = found.get(doc)
+            if row is None:
+                continue  # purged meanwhile
+            paths = self._filter.matching(row[2], row[8], bool(row[5] & DELETED))
+            if row[1] == seq and paths:
+                self._add(row, paths)
+            elif not paths and row[1] <= self.upto and self._leaves:
+                self._add(row, [], seq, removed=True)
+        self._read_upto = chunk[-1][0] if self._match_at < len(self._matches) else self.upto
+
+    def _read_log(self) -> None:
+        """Log rows since the position: documents that stand under the patterns, and leaves."""
+        rows = self._rows(self._queries.tail, self._barrel, self._read_upto, self.upto, _PAGE)
+        entries = [(entry, row) for row in rows if (entry := log_entry(row)) is not None and not entry.purged]
+        present = self._present({row[11] for entry, row in entries if not entry.newest})
+        for entry, row in entries:
+            self._add_entry(entry, present.get(row[11]))
+        self._read_upto = rows[-1][0] if len(rows) == _PAGE else self.upto
+
+    def _add_entry(self, entry: LogEntry, present: Any) -> None:
+        assert self._filter is not None
+        if entry.newest:
+            paths = self._filter.matching(entry.id, entry.body, entry.deleted)
+            left = [] if paths else self._filter.among([path for path, _ in entry.gone])
+        else:
+            paths = []
+            left = self._filter.among([path for path, _ in entry.gone])
+            if not left or present is None:
+                return
+            if self._filter.matching(present[2], present[8], bool(present[5] & DELETED)):
+                return  # it came back, and is told at its newest seq
+        if not paths and not left:
+            return
+        told = entry.row()
+        if self._docs:
+            with_document(told, entry.body, self._bytes_max)
+        told.paths = paths or left
+        told.removed = not paths
+        told.entered = (
+            bool(paths)
+            and entry.entered.issuperset(paths)
+            and not self._filter.among([path for path, _ in entry.gone])
+        )
+        self._ready.append((told, len(entry.body or b"") if self._docs else 0))
+
+    def _present(self, numbers: set[int]) -> dict[int, Any]:
+        if not numbers:
+            return {}
+        chunk = msgspec.json.encode(sorted(numbers)).decode()
+        return {row[0]: row for row in self._rows(self._queries.docs_by_number, self._barrel, chunk)}
+
+
+def changes_back(
+    connection: Connection,
+    queries: Queries,
+    barrel: int,
+    after: int,
+    upto: int,
+    patterns: Sequence[Pattern],
+    *,
+    docs: bool,
+    limit: int | None,
+) -> tuple[list[Row], int | None]:
+    """Newest rows from `upto` back to (not including) `after`; and the seq of the last one told."""
+    filtered = PathFilter(patterns) if patterns else None
+    statement = queries.changes_back_with_docs if docs or filtered else queries.changes_back
+    found: list[Row] = []
+    while upto > after and (limit is None or len(found) < limit):
+        rows = connection.exec_driver_sql(statement, (barrel, after, upto, _PAGE)).all()
+        for row in rows:
+            paths = None if filtered is None else filtered.matching(row[2], row[8], bool(row[5] & DELETED))
+            if paths == [] or (limit is not None and len(found) >= limit):
+                continue
+            told = row_of(row, docs)
+            if paths is not None:
+                told.paths = paths
+            found.append(told)
+        if len(rows) < _PAGE:
+            break
+        upto = rows[-1][1] - 1
+    return found, found[-1].seq if found else None

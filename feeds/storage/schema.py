@@ -1,0 +1,187 @@
+"""The tables of a store, for every database alike.
+
+`doc` is a document's number within its barrel: the seq at which it was first written, so that no counter of its own
+is needed. Text that is compared or sorted is compared by bytes. See docs/storage.md for a picture.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
+    }
+)
+
+# SQLite compares TEXT by bytes as it is; PostgreSQL does so in the collation "C".
+Bytewise = Text().with_variant(Text(collation="C"), "postgresql")
+BarrelKey = Integer
+
+meta = Table(
+    "meta",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
+
+barrels = Table(
+    "barrels",
+    metadata,
+    Column("barrel", BarrelKey, primary_key=True),
+    Column("name", Bytewise, nullable=False, unique=True),
+    Column("epoch", String(32), nullable=False),
+    Column("seq", BigInteger, nullable=False),  # the head of the log
+    Column("live", BigInteger, nullable=False),  # documents whose winner lives
+    Column("deleted", BigInteger, nullable=False),  # documents whose winner is a deletion
+    Column("bytes", BigInteger, nullable=False),  # of the winners' bodies
+    Column("forgotten", BigInteger, nullable=False),  # log rows and leaves up to this seq are gone
+    Column("skipped_paths", BigInteger, nullable=False),  # left out of index and topics for their size
+    Column("settings", Text, nullable=False),
+    Column("created", Text, nullable=False),
+    Column("dropped", SmallInteger, nullable=False, server_default=text("0")),
+    sqlite_autoincrement=True,  # a number is never used again, so that leftovers of a drop belong to nobody
+)
+
+docs = Table(
+    "docs",
+    metadata,
+    Column("barrel", BarrelKey, primary_key=True, autoincrement=False),
+    Column("doc", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", Bytewise, nullable=False),
+    Column("seq", BigInteger, nullable=False),  # of its newest change
+    Column("generation", Integer, nullable=False),  # of the winner
+    Column("digest", Bytewise, nullable=False),  # of the winner
+    Column("flags", SmallInteger, nullable=False),  # DELETED, EXPIRED
+    Column("others", Text),  # the leaves beside the winner, as JSON [[generation, digest, deleted], …]
+    Column("expires", Float),  # Unix time in seconds
+    sqlite_with_rowid=False,
+)
+Index("uq_docs_barrel_id", docs.c.barrel, docs.c.id, unique=True)
+Index("uq_docs_barrel_seq", docs.c.barrel, docs.c.seq, unique=True)
+Index(
+    "ix_docs_barrel_expires",
+    docs.c.barrel,
+    docs.c.expires,
+    sqlite_where=docs.c.expires.isnot(None),
+    postgresql_where=docs.c.expires.isnot(None),
+)
+
+revs = Table(
+    "revs",
+    metadata,
+    Column("barrel", BarrelKey, primary_key=True, autoincrement=False),
+    Column("doc", BigInteger, primary_key=True, autoincrement=False),
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("digest", Bytewise, primary_key=True),
+    Column("parent", Bytewise),  # digest of the parent, one generation below; it may be stemmed away
+    Column("flags", SmallInteger, nullable=False),  # DELETED, MISSING
+    Column("seq", BigInteger, nullable=False),  # at which it was stored here
+    Column("body", LargeBinary),  # canonical JSON; NULL when missing or compacted
+    sqlite_with_rowid=False,
+)
+
+log = Table(
+    "log",
+    metadata,
+    Column("barrel", BarrelKey, primary_key=True, autoincrement=False),
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("doc", BigInteger, nullable=False),
+    Column("generation", Integer, nullable=False),  # of the winner after this change
+    Column("digest", Bytewise, nullable=False),
+    Column("flags", SmallInteger, nullable=False),  # DELETED, EXPIRED, FRESH, CONFLICTS, PURGED
+    Column("others", Text),  # leaves beside the winner, or the id of a purged document
+    Column("entered", LargeBinary),  # JSON [path, …] new with this change; NULL with FRESH: all of them
+    Column("gone", LargeBinary),  # JSON [[path, value], …] that stood before, and no more
+    Column("at", BigInteger, nullable=False),  # Unix time in milliseconds
+    sqlite_with_rowid=False,
+)
+
+shapes = Table(
+    "shapes",
+    metadata,
+    Column("shape", Integer, primary_key=True),
+    Column("barrel", BarrelKey, nullable=False),
+    Column("path", Bytewise, nullable=False),  # key path with array positions as "+"
+)
+Index("uq_shapes_barrel_path", shapes.c.barrel, shapes.c.path, unique=True)
+
+
+def _path_table(name: str, shape_key: list[Column[int]]) -> Table:
+    return Table(
+        name,
+        metadata,
+        *shape_key,
+        Column("value", LargeBinary, primary_key=True),  # ordered bytes, see feeds/values.py
+        Column("doc", BigInteger, primary_key=True, autoincrement=False),
+        Column("places", Bytewise, primary_key=True),  # array positions on the way, "" without arrays
+        Column("seq", BigInteger, nullable=False),  # at which it came, or in `gone` at which it left
+        sqlite_with_rowid=False,
+    )
+
+
+# What stands now, and what left within `log_kept`.
+paths = _path_table("paths", [Column("shape", Integer, primary_key=True, autoincrement=False)])
+gone = _path_table("gone", [Column("shape", Integer, primary_key=True, autoincrement=False)])
+
+locals_ = Table(
+    "locals",
+    metadata,
+    Column("barrel", BarrelKey, primary_key=True, autoincrement=False),
+    Column("id", Bytewise, primary_key=True),
+    Column("rev", BigInteger, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("barrel", BarrelKey, primary_key=True, autoincrement=False),
+    Column("scope", Bytewise, primary_key=True),
+    Column("key", Bytewise, primary_key=True),
+    Column("digest", Text, nullable=False),  # of the request's body
+    Column("answer", LargeBinary, nullable=False),
+    Column("at", Float, nullable=False),
+    sqlite_with_rowid=False,
+)
+Index("ix_tokens_at", tokens.c.at)
+
+publishers = Table(
+    "publishers",
+    metadata,
+    Column("broker", Bytewise, primary_key=True),
+    Column(
+        "barrel",
+        BarrelKey,
+        ForeignKey("barrels.barrel", ondelete="CASCADE"),
+        primary_key=True,
+        autoincrement=False,
+    ),
+    Column("seq", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+DELETED = 1
+EXPIRED = 2
+MISSING = 4
+FRESH = 8  # no winner lived before: every path of the new one came with this change
+CONFLICTS = 16  # the set of live leaves beside the winner changed
+PURGED = 32

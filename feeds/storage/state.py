@@ -1,0 +1,105 @@
+"""A document as the writer holds it during a transaction, and the paths that its winner stands on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from feeds.paths import Leaf, document_leaves, fits
+from feeds.revisions import Revision
+from feeds.storage.schema import DELETED
+from feeds.tree import Node
+from feeds.values import encode_value
+
+PathKey = tuple[str, bytes, str]  # (shape, ordered value, places)
+
+decode = msgspec.json.Decoder().decode
+encode = msgspec.json.Encoder().encode
+
+
+class DocState:
+    """One document: its leaves with the winner first, and the winner's body."""
+
+    __slots__ = ("body", "doc", "expired", "expires", "id", "leaves", "paths", "seq", "skipped", "stored")
+
+    def __init__(self, doc: int, document_id: str, seq: int, leaves: Sequence[Node], stored: bool) -> None:
+        self.doc = doc
+        self.id = document_id
+        self.seq = seq
+        self.leaves = leaves
+        self.stored = stored  # whether the row is in the database yet
+        self.body: bytes | None = None
+        self.expires: float | None = None
+        self.expired = False  # whether the newest change was an expiry
+        self.paths: dict[PathKey, Leaf] | None = None  # of the winner, worked out when asked
+        self.skipped = 0
+
+    @property
+    def deleted(self) -> bool:
+        return self.leaves[0].deleted
+
+    @property
+    def winner(self) -> Node:
+        return self.leaves[0]
+
+    def winner_paths(self) -> dict[PathKey, Leaf]:
+        """What the winner stands on in the index; empty for a deletion."""
+        if self.paths is None:
+            data = decode(self.body) if self.body is not None and not self.deleted else {}
+            self.paths, self.skipped = index_paths(self.id, data)
+        return self.paths
+
+
+def index_paths(document_id: str, data: dict[str, Any]) -> tuple[dict[PathKey, Leaf], int]:
+    """A document's leaves by their keys in the index, and how many were left out for their size."""
+    if document_id.startswith("_design/"):
+        return {}, 0
+    found: dict[PathKey, Leaf] = {}
+    leaves = document_leaves(data)
+    for leaf in leaves:
+        if fits(leaf):
+            found[leaf.shape, encode_value(leaf.value), leaf.places] = leaf
+    return found, len(leaves) - len(found)
+
+
+def state_of(row: Any) -> DocState:
+    """The state that a row of `find_docs` describes."""
+    document_id, doc, seq, generation, digest, flags, others, expires, body = row
+    leaves = [Node(generation, digest, None, bool(flags & DELETED)), *other_leaves(others)]
+    state = DocState(doc, document_id, seq, leaves, True)
+    state.body = body
+    state.expires = expires
+    return state
+
+
+def other_leaves(others: str | None) -> list[Node]:
+    """The leaves beside the winner, from their column."""
+    if not others:
+        return []
+    return [Node(generation, digest, None, bool(deleted)) for generation, digest, deleted in decode(others)]
+
+
+def others_column(leaves: Sequence[Node]) -> str | None:
+    """The leaves beside the winner, for their column."""
+    if len(leaves) == 1:
+        return None
+    return encode([[leaf.generation, leaf.digest, int(leaf.deleted)] for leaf in leaves[1:]]).decode()
+
+
+def change_names(generation: int, digest: str, others: str | None) -> list[str]:
+    """Every leaf as text, winner first, from the columns of a row."""
+    names = [f"{generation}-{digest}"]
+    if others:
+        names.extend(f"{leaf[0]}-{leaf[1]}" for leaf in decode(others))
+    return names
+
+
+def live_count(flags: int, others: str | None) -> int:
+    """How many of a row's leaves live."""
+    return (0 if flags & DELETED else 1) + sum(1 for leaf in other_leaves(others) if not leaf.deleted)
+
+
+def revision_of(node: Node) -> Revision:
+    return Revision(node.generation, node.digest)

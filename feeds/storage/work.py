@@ -1,0 +1,372 @@
+"""What one transaction does to one barrel: collected in memory, then written in a few batches.
+
+Rules are in `apply`; this module knows rows. Nothing here outlives the transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection
+
+from feeds.barrels import BarrelSettings
+from feeds.errors import Damaged
+from feeds.paths import Leaf, leaf_path
+from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, MISSING, PURGED
+from feeds.storage.shapes import ShapeNumbers
+from feeds.storage.state import DocState, PathKey, decode, encode, index_paths, others_column, state_of
+from feeds.storage.statements import Statements
+from feeds.tree import Key, Node, Tree, stem, tree_of
+from feeds.values import cut_text
+
+BODIES_KEPT = 32  # superseded bodies of a document that is written often, before compaction takes them
+_STEM_EVERY = 16  # a branched tree is read whole to be stemmed, so not at every write
+
+
+class BarrelWork:
+    """The rows that a transaction reads and writes of one barrel."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        statements: Statements,
+        shapes: ShapeNumbers,
+        barrel: int,
+        name: str,
+        row: Sequence[Any],
+        now: float,
+    ) -> None:
+        self.connection = connection
+        self.statements = statements
+        self.shapes = shapes
+        self.barrel = barrel
+        self.name = name
+        self.now = now
+        self.seq, self.live, self.deleted, self.bytes, self.forgotten, self.skipped = row[:6]
+        self.settings = settings_of(row[6])
+        self.epoch: str = row[7]
+        self.head_before = self.seq
+        self.states: dict[str, DocState | None] = {}
+        self._new: dict[int, DocState] = {}
+        self._changed: dict[int, DocState] = {}
+        self._revs: dict[tuple[int, int, str], tuple[Any, ...]] = {}
+        self._rev_updates: list[tuple[Any, ...]] = []
+        self._rev_links: list[tuple[Any, ...]] = []
+        self._log: list[tuple[Any, ...]] = []
+        self._path_inserts: list[tuple[Any, ...]] = []
+        self._path_ops: dict[tuple[int, bytes, int, str], int | None] = {}
+        self._gone_ops: dict[tuple[int, bytes, int, str], int | None] = {}
+        self._grown: dict[int, tuple[DocState, int]] = {}  # generation before this transaction
+
+    # -- reading
+
+    def run(self, statement: str, *parameters: Any) -> list[Any]:
+        """The rows of a statement."""
+        return list(self.connection.exec_driver_sql(statement, parameters).all())
+
+    def run_delete(self, statement: str, key: tuple[Any, ...]) -> None:
+        """Run a statement that gives no rows."""
+        self.connection.exec_driver_sql(statement, key).close()
+
+    def fetch(self, ids: Iterable[str]) -> None:
+        """Read the states of documents that are going to be written."""
+        wanted = [document_id for document_id in dict.fromkeys(ids) if document_id not in self.states]
+        if not wanted:
+            return
+        for document_id in wanted:
+            self.states[document_id] = None
+        for row in self.run(self.statements.find_docs, self.barrel, encode(wanted).decode()):
+            self.states[row[0]] = state_of(row)
+
+    def find_rev(self, state: DocState, key: Key) -> tuple[str | None, int, int, bytes | None] | None:
+        """A revision's (parent, flags, seq, body), also of one written in this transaction."""
+        row = self._revs.get((state.doc, *key))
+        if row is not None:
+            return row[4], row[5], row[6], row[7]
+        if not state.stored:
+            return None
+        rows = self.run(self.statements.find_rev, self.barrel, state.doc, *key)
+        return tuple(rows[0]) if rows else None
+
+    def body_of(self, state: DocState, leaf: Node) -> bytes:
+        """The body of a leaf; a leaf without one is damage."""
+        found = self.find_rev(state, leaf.key)
+        if found is None or found[3] is None:
+            raise Damaged(f"The leaf {leaf.revision} of {state.id!r} has no body")
+        return found[3]
+
+    def tree(self, state: DocState) -> Tree:
+        """All revisions known of a document."""
+        nodes = {}
+        if state.stored:
+            for generation, digest, parent, flags in self.run(self.statements.find_tree, self.barrel, state.doc):
+                nodes[generation, digest] = (parent, flags)
+        for (doc, generation, digest), row in self._revs.items():
+            if doc == state.doc:
+                nodes[generation, digest] = (row[4], row[5])
+        return tree_of(
+            Node(generation, digest, parent, bool(flags & DELETED), bool(flags & MISSING))
+            for (generation, digest), (parent, flags) in nodes.items()
+        )
+
+    # -- writing
+
+    def add_rev(self, doc: int, node: Node, seq: int, body: bytes | None) -> None:
+        """Store a revision that the document did not have."""
+        flags = (DELETED if node.deleted else 0) | (MISSING if node.missing else 0)
+        self._revs[doc, node.generation, node.digest] = (
+            *(self.barrel, doc, node.generation, node.digest, node.parent, flags, seq),
+            body,
+        )
+
+    def heal_rev(self, state: DocState, node: Node, seq: int, body: bytes | None) -> None:
+        """Store what is known now of a revision: its parent, or (with a body) that it is missing no more."""
+        key = (state.doc, node.generation, node.digest)
+        if key in self._revs:
+            old = self._revs[key]
+            flags, kept = (old[5], old[7]) if body is None else (DELETED if node.deleted else 0, body)
+            self._revs[key] = (*old[:4], node.parent, flags, seq if body is not None else old[6], kept)
+        elif body is None:
+            self._rev_links.append((node.parent, self.barrel, *key))
+        else:
+            self._rev_updates.append((self.barrel, *key, node.parent, DELETED if node.deleted else 0, seq, body))
+
+    def change(
+        self,
+        state: DocState | None,
+        document_id: str,
+        leaves: Sequence[Node],
+        body: bytes | None,
+        data: dict[str, Any] | None,
+        expired: bool = False,
+    ) -> DocState:
+        """Make `leaves` (winner first) the leaves of the document: a new seq, a log row, the index.
+
+        `body` and `data` are the new winner's where it changed and they are at hand.
+        """
+        self.seq = seq = self.seq + 1
+        winner = leaves[0]
+        old_live: tuple[Key, ...] = ()
+        if state is None:
+            state = DocState(seq, document_id, seq, leaves, False)
+            was_live, was_known, old_winner, old_bytes = False, False, None, 0
+            self.states[document_id] = state
+            self._new[state.doc] = state
+        else:
+            old_winner = state.winner
+            was_live, was_known = not old_winner.deleted, True
+            old_bytes = len(state.body or b"") if was_live else 0
+            old_live = tuple(leaf.key for leaf in state.leaves[1:] if not leaf.deleted)
+            if state.doc not in self._new:
+                self._changed[state.doc] = state
+            if state.doc not in self._grown:
+                self._grown[state.doc] = (state, old_winner.generation)
+        entered: bytes | None = None
+        gone: bytes | None = None
+        flags = (DELETED if winner.deleted else 0) | (EXPIRED if expired else 0)
+        if old_winner is None or old_winner.key != winner.key:
+            if body is None:
+                body = self.body_of(state, winner)
+            old_paths = state.winner_paths() if was_live else {}
+            state.body = body
+            if winner.deleted:
+                state.paths, skipped = {}, 0
+            else:
+                state.paths, skipped = index_paths(document_id, decode(body) if data is None else data)
+            self.skipped += skipped
+            if not was_live and not winner.deleted:
+                flags |= FRESH
+            entered, gone = self._move_paths(state, old_paths, was_known, seq)
+            state.expires = None if winner.deleted else self.expiry(body if data is None else data)
+        state.leaves = leaves
+        state.seq = seq
+        state.expired = expired
+        if tuple(leaf.key for leaf in leaves[1:] if not leaf.deleted) != old_live:
+            flags |= CONFLICTS
+        self._count(was_known, was_live, winner.deleted, old_bytes, len(state.body or b""))
+        self._log.append(
+            (
+                *(
+                    self.barrel,
+                    seq,
+                    state.doc,
+                    winner.generation,
+                    winner.digest,
+                    flags,
+                    others_column(leaves),
+                ),
+                *(entered, gone, int(self.now * 1000)),
+            )
+        )
+        return state
+
+    def _count(self, was_known: bool, was_live: bool, deleted: bool, old_bytes: int, new_bytes: int) -> None:
+        self.bytes += (0 if deleted else new_bytes) - old_bytes
+        self.live += (not deleted) - was_live
+        self.deleted += deleted - (was_known and not was_live)
+
+    def _move_paths(
+        self, state: DocState, old: dict[PathKey, Leaf], was_known: bool, seq: int
+    ) -> tuple[bytes | None, bytes | None]:
+        """Bring the index from the old winner's paths to the new one's; what the log tells of it."""
+        new = state.winner_paths()
+        number, doc = self.shapes.number, state.doc
+        if not was_known:
+            self._path_inserts.extend(
+                [(number(self, shape), value, doc, places, seq) for shape, value, places in new]
+            )
+            return None, None
+        came = [key for key in new if key not in old] if old else list(new)
+        left = [key for key in old if key not in new]
+        for shape, value, places in came:
+            at = (number(self, shape), value, doc, places)
+            self._path_ops[at] = seq
+            self._gone_ops[at] = None
+        for shape, value, places in left:
+            at = (number(self, shape), value, doc, places)
+            self._path_ops[at] = None
+            self._gone_ops[at] = seq
+        entered = encode([leaf_path(new[key]) for key in came]) if old and came else None
+        gone = encode([[leaf_path(old[key]), told_value(old[key].value)] for key in left]) if left else None
+        return entered, gone
+
+    def expiry(self, document: bytes | dict[str, Any]) -> float | None:
+        """When a document that is written now expires, by the barrel's settings."""
+        settings = self.settings
+        ends = []
+        if settings.ttl is not None:
+            ends.append(self.now + settings.ttl)
+        if settings.ttl_field is not None:
+            data = decode(document) if isinstance(document, bytes) else document
+            named = expiry_time(data.get(settings.ttl_field))
+            if named is not None:
+                ends.append(named)
+        return min(ends, default=None)
+
+    def log_purge(self, document_id: str, state: DocState) -> None:
+        """A row that tells the publisher to clear what it retained."""
+        self.seq += 1
+        gone = [[leaf_path(leaf), told_value(leaf.value)] for leaf in state.winner_paths().values()]
+        winner = state.winner
+        flags = PURGED | DELETED
+        self._log.append(
+            (
+                *(self.barrel, self.seq, state.doc, winner.generation, winner.digest, flags, document_id),
+                *(None, encode(gone) if gone else None, int(self.now * 1000)),
+            )
+        )
+
+    # -- to the database
+
+    def flush(self) -> None:
+        """Write everything collected so far."""
+        run, sql = self._many, self.statements
+        run(sql.insert_doc, [self._doc_row(state) for state in self._new.values()])
+        run(
+            sql.update_doc,
+            [
+                (*self._doc_row(state)[3:], self.barrel, state.doc)
+                for state in self._changed.values()
+                if state.doc not in self._new
+            ],
+        )
+        run(sql.insert_rev, list(self._revs.values()))
+        run(sql.upsert_rev, self._rev_updates)
+        run(sql.link_rev, self._rev_links)
+        run(sql.insert_log, self._log)
+        run(sql.insert_path, self._path_inserts)
+        run(sql.delete_path, [key for key, seq in self._path_ops.items() if seq is None])
+        run(sql.upsert_path, [(*key, seq) for key, seq in self._path_ops.items() if seq is not None])
+        run(sql.delete_gone, [key for key, seq in self._gone_ops.items() if seq is None])
+        run(sql.upsert_gone, [(*key, seq) for key, seq in self._gone_ops.items() if seq is not None])
+        self._trim()
+        if self.seq != self.head_before:
+            run(
+                sql.save_barrel,
+                [(self.seq, self.live, self.deleted, self.bytes, self.skipped, self.barrel)],
+            )
+        for state in self._new.values():
+            state.stored = True
+        for collected in (
+            *(self._new, self._changed, self._revs, self._rev_updates, self._rev_links, self._log),
+            *(self._path_inserts, self._path_ops, self._gone_ops, self._grown),
+        ):
+            collected.clear()
+
+    def _many(self, statement: str, rows: list[Any]) -> None:
+        if len(rows) == 1:
+            self.connection.exec_driver_sql(statement, tuple(rows[0])).close()
+        elif rows:
+            self.connection.exec_driver_sql(statement, rows).close()
+
+    def _doc_row(self, state: DocState) -> tuple[Any, ...]:
+        winner = state.leaves[0]
+        flags = (DELETED if winner.deleted else 0) | (EXPIRED if state.expired else 0)
+        return (
+            *(self.barrel, state.doc, state.id, state.seq, winner.generation, winner.digest, flags),
+            *(others_column(state.leaves), state.expires),
+        )
+
+    def _trim(self) -> None:
+        """Stem what grew beyond revs_limit, and compact documents that are written often."""
+        limit = self.settings.revs_limit
+        stems, compacts = [], []
+        told: int | None = None
+        for state, before in self._grown.values():
+            now = state.winner.generation
+            if len(state.leaves) > 1:
+                if now > limit and now // _STEM_EVERY != before // _STEM_EVERY:
+                    self._stem_branched(state)
+                continue
+            if now > limit:
+                stems.append((self.barrel, state.doc, now - limit))
+            if now // BODIES_KEPT != before // BODIES_KEPT and now > BODIES_KEPT:
+                if told is None:
+                    told = self.told()
+                compacts.append((self.barrel, state.doc, now - BODIES_KEPT, told))
+        self._many(self.statements.stem_line, stems)
+        self._many(self.statements.compact_line, compacts)
+
+    def told(self) -> int:
+        """Up to where every publisher has told this barrel's changes; the head where there is none."""
+        (row,) = self.run(self.statements.told, self.barrel)
+        return self.seq if row[0] is None else int(row[0])
+
+    def _stem_branched(self, state: DocState) -> None:
+        _, removed = stem(self.tree(state), self.settings.revs_limit)
+        self._many(
+            self.statements.delete_rev,
+            [(self.barrel, state.doc, node.generation, node.digest) for node in removed],
+        )
+
+
+def told_value(value: Any) -> Any:
+    """A value as a path that left is told with: long texts cut as in the path."""
+    return cut_text(value) if type(value) is str else value
+
+
+_settings: dict[str, BarrelSettings] = {}
+
+
+def settings_of(text: str) -> BarrelSettings:
+    """A barrel's settings from their column; parsed once for each text."""
+    found = _settings.get(text)
+    if found is None:
+        if len(_settings) > 1_000:
+            _settings.clear()
+        found = _settings[text] = BarrelSettings.parse(decode(text))
+    return found
+
+
+def expiry_time(value: Any) -> float | None:
+    """The Unix time that an RFC 3339 text names; None for anything else, which then never expires."""
+    from datetime import UTC, datetime
+
+    if type(value) is not str or len(value) > 64:
+        return None
+    try:
+        parsed = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,380 @@
+"""The one writer of a store: a thread that takes what waits, and commits it in one transaction.
+
+Each caller is answered by itself: a refused write leaves no trace, and when the transaction as a whole fails, its
+operations are tried one by one, so that a fault is told to the one who caused it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from feeds.body import DOCUMENT_BYTES_MAX
+from feeds.errors import Damaged, NotFound, Overloaded, SpileError, TokenReused, Unavailable
+from feeds.storage.apply import apply
+from feeds.storage.database import Database, translate
+from feeds.storage.shapes import ShapeNumbers
+from feeds.storage.state import decode
+from feeds.storage.statements import Statements
+from feeds.storage.work import BarrelWork
+from feeds.writes import Outcome, Token, Write, Written
+
+logger = logging.getLogger("spile.writer")
+
+WAITING_MAX = 20_000  # writes in the queue; beyond it callers are told at once rather than made to wait
+WAITING_BYTES_MAX = 128 * 1024 * 1024
+GROUP_MAX = 2_000  # writes of one transaction: longer ones make everybody wait without being faster
+GROUP_BYTES_MAX = 32 * 1024 * 1024
+
+CommitHook = Callable[[str, int], None]
+
+
+class Operation(Protocol):
+    """Something that waits for the writer."""
+
+    future: Future[Any]
+    size: int
+
+    @property
+    def weight(self) -> int: ...
+
+    def run(self, transaction: Transaction) -> Any: ...
+
+
+@dataclass(slots=True, eq=False)
+class Writes:
+    """Writes of one caller to one barrel; the result is an outcome for each."""
+
+    barrel: int
+    name: str
+    writes: Sequence[Write]
+    token: Token | None
+    bytes_max: int
+    future: Future[list[Outcome]] = field(default_factory=Future)
+    size: int = 0
+
+    @property
+    def weight(self) -> int:
+        return len(self.writes)
+
+    def run(self, transaction: Transaction) -> list[Outcome]:
+        work = transaction.work(self.barrel, self.name)
+        if self.token is not None:
+            answered = transaction.answered(self.barrel, self.token)
+            if answered is not None:
+                return answered
+        outcomes: list[Outcome] = []
+        for write in self.writes:
+            try:
+                outcomes.append(apply(work, write, self.bytes_max))
+            except Damaged:
+                raise  # half of the write may be collected already: the whole transaction goes
+            except SpileError as refusal:
+                outcomes.append(refusal)
+        if self.token is not None and (len(outcomes) > 1 or isinstance(outcomes[0], Written)):
+            transaction.remember(self.barrel, self.token, outcomes)
+        return outcomes
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """Anything else that is done inside a transaction."""
+
+    call: Callable[[Transaction], Any]
+    future: Future[Any] = field(default_factory=Future)
+    size: int = 0
+
+    @property
+    def weight(self) -> int:
+        return 1
+
+    def run(self, transaction: Transaction) -> Any:
+        return self.call(transaction)
+
+
+class Transaction:
+    """The writer's connection during one transaction, and the barrels it touches."""
+
+    def __init__(self, connection: Connection, statements: Statements, shapes: ShapeNumbers, now: float) -> None:
+        self.connection = connection
+        self.statements = statements
+        self.shapes = shapes
+        self.now = now
+        self.works: dict[int, BarrelWork] = {}
+
+    def execute(self, statement: str, *parameters: Any) -> list[Any]:
+        """The rows of a statement (none of one that gives none)."""
+        result = self.connection.exec_driver_sql(statement, parameters)
+        return list(result.all()) if result.returns_rows else []
+
+    def work(self, barrel: int, name: str) -> BarrelWork:
+        """The work on one barrel, its row locked; NotFound if it was dropped."""
+        found = self.works.get(barrel)
+        if found is None:
+            rows = self.execute(self.statements.lock_barrel, barrel)
+            if not rows:
+                raise NotFound(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
+            found = BarrelWork(self.connection, self.statements, self.shapes, barrel, name, rows[0], self.now)
+            self.works[barrel] = found
+        return found
+
+    def answered(self, barrel: int, token: Token) -> list[Outcome] | None:
+        """What was answered to this token before; TokenReused if that was another request."""
+        rows = self.execute(self.statements.find_token, barrel, token.scope, token.key)
+        if not rows:
+            return None
+        digest, answer = rows[0]
+        if digest != token.digest:
+            raise TokenReused(f"The token {token.key!r} was already used for another request")
+        return [_outcome(item) for item in decode(answer)]
+
+    def remember(self, barrel: int, token: Token, outcomes: Sequence[Outcome]) -> None:
+        """Keep the answer to a token, in the transaction of the write itself."""
+        answer = msgspec.json.encode([_told(outcome) for outcome in outcomes])
+        row = (barrel, token.scope, token.key, token.digest, answer, self.now)
+        self.execute(self.statements.insert_token, *row)
+
+    def flush(self) -> None:
+        """Write what the barrels collected."""
+        for work in self.works.values():
+            work.flush()
+
+
+class RememberedRefusal(SpileError):
+    """The request was refused before, and it is refused again."""
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> RememberedRefusal:
+        """The refusal as it was told then."""
+        details = {key: value for key, value in told.items() if key not in ("error", "reason", "hint")}
+        refusal = cls(told["reason"], hint=told["hint"], **details)
+        refusal.code = told["error"]  # type: ignore[misc]
+        return refusal
+
+
+def _told(outcome: Outcome) -> Any:
+    if isinstance(outcome, Written):
+        return [outcome.id, outcome.rev, outcome.seq, outcome.created]
+    return outcome.as_dict()
+
+
+def _outcome(item: Any) -> Outcome:
+    if isinstance(item, list):
+        return Written(item[0], item[1], item[2], created=item[3], repeated=True)
+    return RememberedRefusal.of(item)
+
+
+class Writer:
+    """The writer's thread and its queue."""
+
+    def __init__(self, database: Database, statements: Statements, clock: Callable[[], float]) -> None:
+        self._connection = database.connect_writer()
+        self._statements = statements
+        self._clock = clock
+        self._shapes = ShapeNumbers()
+        self._waiting: deque[Operation] = deque()
+        self._wake = threading.Condition()
+        self._weight = 0
+        self._size = 0
+        self._stopping = False
+        self._hooks: tuple[CommitHook, ...] = ()
+        self.groups = 0
+        self.operations = 0
+        self.failures = 0
+        self.last_group = 0
+        self._thread = threading.Thread(target=self._loop, name="spile-writer", daemon=True)
+        self._thread.start()
+
+    # -- for callers
+
+    def submit(self, operation: Operation) -> None:
+        """Queue an operation; Overloaded when too much waits already."""
+        with self._wake:
+            if self._stopping:
+                raise Unavailable("The store is closed")
+            if self._weight + operation.weight > WAITING_MAX and self._waiting:
+                raise Overloaded(f"{self._weight} writes wait already; {WAITING_MAX} may")
+            if self._size + operation.size > WAITING_BYTES_MAX and self._waiting:
+                raise Overloaded(f"{self._size} bytes of writes wait already; {WAITING_BYTES_MAX} may")
+            self._waiting.append(operation)
+            self._weight += operation.weight
+            self._size += operation.size
+            self._wake.notify()
+
+    def write(
+        self,
+        barrel: int,
+        name: str,
+        writes: Sequence[Write],
+        token: Token | None,
+        bytes_max: int = DOCUMENT_BYTES_MAX,
+    ) -> Future[list[Outcome]]:
+        """Queue writes to a barrel; the future gives an outcome for each, in order."""
+        operation = Writes(barrel, name, writes, token, bytes_max)
+        operation.size = sum(len(write.body) for write in writes)
+        self.submit(operation)
+        return operation.future
+
+    def call(self, task: Callable[[Transaction], Any]) -> Any:
+        """Run `task` inside a transaction and wait for its result."""
+        operation = Task(task)
+        self.submit(operation)
+        return operation.future.result()
+
+    def add_hook(self, hook: CommitHook) -> Callable[[], None]:
+        """Call `hook(barrel, seq)` after each commit, on the writer's thread; it must be quick."""
+        self._hooks = (*self._hooks, hook)
+
+        def remove() -> None:
+            self._hooks = tuple(each for each in self._hooks if each is not hook)
+
+        return remove
+
+    def stats(self) -> dict[str, int]:
+        """The queue's depth and what was done."""
+        return {
+            "writer_waiting": self._weight,
+            "writer_waiting_bytes": self._size,
+            "writer_groups": self.groups,
+            "writer_operations": self.operations,
+            "writer_failures": self.failures,
+            "writer_last_group": self.last_group,
+        }
+
+    def forget_barrel(self, barrel: int) -> None:
+        """Drop what is remembered of a barrel; call it on the writer's thread."""
+        self._shapes.forget(barrel)
+
+    def close(self) -> None:
+        """Commit what waits, and end the thread."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._thread.join()
+
+    # -- the thread
+
+    def _loop(self) -> None:
+        try:
+            while True:
+                group = self._take()
+                if not group:
+                    return
+                self._commit(group)
+        except BaseException as error:
+            logger.critical("the writer died: %s", error, exc_info=True)
+            self._die(error)
+        finally:
+            self._connection.close()
+
+    def _die(self, error: BaseException) -> None:
+        with self._wake:
+            self._stopping = True
+            left, self._waiting = self._waiting, deque()
+        for operation in left:
+            _fail(operation, Unavailable(f"The writer died: {error}", hint="Restart the service."))
+
+    def _take(self) -> list[Operation]:
+        with self._wake:
+            while not self._waiting:
+                if self._stopping:
+                    return []
+                self._wake.wait()
+            group: list[Operation] = []
+            weight = size = 0
+            while self._waiting and weight < GROUP_MAX and size < GROUP_BYTES_MAX:
+                operation = self._waiting.popleft()
+                group.append(operation)
+                weight += operation.weight
+                size += operation.size
+            self._weight -= weight
+            self._size -= size
+            return group
+
+    def _commit(self, group: list[Operation]) -> None:
+        self.groups += 1
+        self.last_group = len(group)
+        transaction = Transaction(self._connection, self._statements, self._shapes, self._clock())
+        try:
+            self._connection.exec_driver_sql(self._statements.begin).close()
+            self._fetch(transaction, group)
+            answers = [_run(operation, transaction) for operation in group]
+            transaction.flush()
+            self._connection.exec_driver_sql("COMMIT").close()
+        except Exception as error:
+            self._roll_back()
+            if len(group) > 1:
+                for operation in group:
+                    self._commit([operation])
+                return
+            self.failures += 1
+            if isinstance(error, SpileError):
+                _fail(group[0], error)
+            elif isinstance(error, DBAPIError):
+                _fail(group[0], translate(error))
+            else:
+                logger.error("a write failed: %s", error, exc_info=True)
+                _fail(group[0], error)
+            return
+        self._shapes.committed()
+        self.operations += len(group)
+        for operation, (answer, refusal) in zip(group, answers, strict=True):
+            if refusal is not None:
+                _fail(operation, refusal)
+            elif not operation.future.cancelled():
+                operation.future.set_result(answer)
+        self._tell(transaction)
+
+    def _fetch(self, transaction: Transaction, group: list[Operation]) -> None:
+        """Read all documents of a group in one statement a barrel."""
+        ids: dict[tuple[int, str], list[str]] = {}
+        for operation in group:
+            if isinstance(operation, Writes):
+                key = (operation.barrel, operation.name)
+                ids.setdefault(key, []).extend([write.id for write in operation.writes])
+        for (barrel, name), wanted in ids.items():
+            try:
+                work = transaction.work(barrel, name)
+            except NotFound:
+                continue  # each operation is told so when it runs
+            work.fetch(wanted)
+
+    def _roll_back(self) -> None:
+        self._shapes.rolled_back()
+        try:
+            self._connection.exec_driver_sql("ROLLBACK").close()
+        except DBAPIError as error:
+            if "no transaction is active" not in str(error.orig):
+                logger.warning("rolling back failed: %s", error.orig)
+
+    def _tell(self, transaction: Transaction) -> None:
+        for work in transaction.works.values():
+            if work.seq != work.head_before:
+                for hook in self._hooks:
+                    try:
+                        hook(work.name, work.seq)
+                    except Exception:
+                        logger.exception("a commit hook failed")
+
+
+def _run(operation: Operation, transaction: Transaction) -> tuple[Any, SpileError | None]:
+    try:
+        return operation.run(transaction), None
+    except Damaged:
+        raise
+    except SpileError as refusal:
+        return None, refusal
+
+
+def _fail(operation: Operation, error: BaseException) -> None:
+    if not operation.future.cancelled():
+        operation.future.set_exception(error)

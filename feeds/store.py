@@ -1,0 +1,244 @@
+"""A store: some barrels in one database, opened and held by one process.
+
+Usable embedded, without any network: `Store.open("folder")`, `store.create("geo")`, `store.barrel("geo").put(…)`.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from feeds.barrel import Barrel
+from feeds.barrels import BarrelInfo, BarrelSettings, check_barrel_name
+from feeds.body import DOCUMENT_BYTES_MAX
+from feeds.errors import Exists, NotFound
+from feeds.storage.database import Database
+from feeds.storage.migrate import migrate
+from feeds.storage.queries import Queries
+from feeds.storage.statements import Statements
+from feeds.storage.work import settings_of
+from feeds.storage.writer import CommitHook, Transaction, Writer
+
+BarrelHook = Callable[[str, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class StoreSettings:
+    """Limits of one store."""
+
+    document_bytes_max: int = DOCUMENT_BYTES_MAX
+    publish_backlog_max: int = 1_000_000
+    """Changes that a publisher may lag before compaction stops to spare bodies for it."""
+
+
+class Store:
+    """The barrels of one database. Thread-safe; writes go through one writer, reads run beside it."""
+
+    def __init__(self, database: Database, settings: StoreSettings, clock: Callable[[], float]) -> None:
+        """Use `Store.open`."""
+        self.database = database
+        self.settings = settings
+        self.clock = clock
+        self.statements = Statements(database.engine.dialect)
+        self.queries = Queries(self.statements)
+        self.writer = Writer(database, self.statements, clock)
+        self._barrels: dict[str, Barrel] = {}
+        self._barrel_hooks: tuple[BarrelHook, ...] = ()
+        self.id = self._identity()
+
+    @classmethod
+    def open(
+        cls,
+        url: str | Path,
+        settings: StoreSettings | None = None,
+        *,
+        create: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> Store:
+        """Open the store at a database URL or in a folder, bringing its schema up to date.
+
+        Raises StoreLocked where another process holds it, NewerSchema where a newer Spile wrote it, Unavailable
+        where it cannot be opened.
+        """
+        database = Database(str(url), create=create)
+        try:
+            with database.reading() as connection:
+                migrate(connection)
+            return cls(database, settings or StoreSettings(), clock)
+        except BaseException:
+            database.close()
+            raise
+
+    def close(self) -> None:
+        """Commit what waits, and let the database go."""
+        self.writer.close()
+        self.database.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- barrels
+
+    def barrels(self) -> list[BarrelInfo]:
+        """Every barrel, by name."""
+        with self.database.reading() as connection:
+            rows = connection.exec_driver_sql(self.queries.barrels).all()
+        return [barrel_info(row) for row in rows]
+
+    def create(self, name: str, settings: BarrelSettings | Mapping[str, Any] | None = None) -> Barrel:
+        """Make a barrel; Exists if there is one of that name."""
+        check_barrel_name(name)
+        if not isinstance(settings, BarrelSettings):
+            settings = BarrelSettings.parse(settings)
+        else:
+            settings.check()
+        text = msgspec.json.encode(settings).decode()
+        created = datetime.fromtimestamp(self.clock(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+        def make(transaction: Transaction) -> None:
+            if transaction.execute(self.queries.barrel, name):
+                raise Exists(f"There is a barrel {name!r} already")
+            transaction.execute(self.queries.insert_barrel, name, new_epoch(), text, created)
+
+        self.writer.call(make)
+        barrel = self.barrel(name)
+        self._tell("created", name)
+        return barrel
+
+    def barrel(self, name: str) -> Barrel:
+        """The barrel of this name; NotFound if there is none."""
+        found = self._barrels.get(name)
+        if found is not None:
+            return found
+        row = self._row(name)
+        barrel = Barrel(self, row[0], row[1], row[2], settings_of(row[9]))
+        return self._barrels.setdefault(name, barrel)
+
+    def configure(self, name: str, changes: Mapping[str, Any] | BarrelSettings) -> BarrelInfo:
+        """Change settings of a barrel; those not named stay as they are."""
+        barrel = self.barrel(name)
+
+        def change(transaction: Transaction) -> BarrelSettings:
+            rows = transaction.execute(self.queries.head, barrel.key)
+            if not rows:
+                raise NotFound(f"There is no barrel {name!r}")
+            settings = changes
+            if not isinstance(settings, BarrelSettings):
+                settings = BarrelSettings.parse(settings, settings_of(rows[0][3]))
+            text = msgspec.json.encode(settings).decode()
+            transaction.execute(self.queries.save_settings, text, barrel.key)
+            transaction.works.pop(barrel.key, None)
+            return settings
+
+        barrel.settings = self.writer.call(change)
+        self._tell("configured", name)
+        return barrel.info()
+
+    def drop(self, name: str) -> None:
+        """Remove a barrel and all that is in it; its name is free at once, its rows go in the background."""
+        barrel = self.barrel(name)
+
+        def mark(transaction: Transaction) -> None:
+            transaction.flush()
+            transaction.execute(self.queries.drop_barrel, f"!dropped-{barrel.key}", barrel.key)
+            transaction.works.pop(barrel.key, None)
+            self.writer.forget_barrel(barrel.key)
+
+        self.writer.call(mark)
+        self._barrels.pop(name, None)
+        self._tell("dropped", name)
+
+    def _row(self, name: str) -> Any:
+        with self.database.reading() as connection:
+            row = connection.exec_driver_sql(self.queries.barrel, (name,)).first()
+        if row is None:
+            raise NotFound(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
+        return row
+
+    # -- hints
+
+    def on_commit(self, hook: CommitHook) -> Callable[[], None]:
+        """Call `hook(barrel, seq)` after each commit, on the writer's thread: a hint to look, never the truth.
+
+        Returns what takes the hook away again.
+        """
+        return self.writer.add_hook(hook)
+
+    def on_barrel(self, hook: BarrelHook) -> Callable[[], None]:
+        """Call `hook(what, barrel)` when a barrel is created, configured or dropped, on the caller's thread."""
+        self._barrel_hooks = (*self._barrel_hooks, hook)
+
+        def remove() -> None:
+            self._barrel_hooks = tuple(each for each in self._barrel_hooks if each is not hook)
+
+        return remove
+
+    def _tell(self, what: str, name: str) -> None:
+        for hook in self._barrel_hooks:
+            hook(what, name)
+
+    # -- publishers
+
+    def publisher_position(self, broker: str, barrel: str) -> int | None:
+        """Up to where a broker was told of a barrel's changes; None if never."""
+        key = self.barrel(barrel).key
+        with self.database.reading() as connection:
+            found = connection.exec_driver_sql(self.queries.publisher, (broker, key)).scalar()
+        return None if found is None else int(found)
+
+    def move_publisher(self, broker: str, seqs: Mapping[str, int]) -> None:
+        """Remember durably up to where a broker was told; barrels dropped meanwhile are passed over."""
+        moves = []
+        for name, seq in seqs.items():
+            try:
+                moves.append((self.barrel(name).key, seq))
+            except NotFound:
+                continue
+
+        def move(transaction: Transaction) -> None:
+            for key, seq in moves:
+                if transaction.execute(self.queries.head, key):
+                    transaction.execute(self.statements.upsert_publisher, broker, key, seq)
+
+        if moves:
+            self.writer.call(move)
+
+    # -- the whole
+
+    def stats(self) -> dict[str, int]:
+        """Depths of queues and counts of what was done."""
+        return self.writer.stats()
+
+    def _identity(self) -> str:
+        def read(transaction: Transaction) -> str:
+            rows = transaction.execute(self.queries.meta, "store")
+            if rows:
+                return str(rows[0][0])
+            made = uuid.uuid4().hex
+            transaction.execute(self.queries.insert_meta, "store", made)
+            return made
+
+        return str(self.writer.call(read))
+
+
+def new_epoch() -> str:
+    """A random name for a barrel's life: short, since it is part of every position."""
+    return uuid.uuid4().hex[:8]
+
+
+def barrel_info(row: Any) -> BarrelInfo:
+    """What is told of a barrel, from its row."""
+    return BarrelInfo(row[1], row[2], row[3], row[4], row[5], row[6], row[8], row[10], settings_of(row[9]))

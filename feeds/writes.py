@@ -1,0 +1,195 @@
+"""What a caller intends to write, checked before it waits for the writer, and what comes back.
+
+Pure. A `Write` that exists is well-formed; whether it is accepted depends on the revisions that the writer finds.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from hashlib import blake2b
+from typing import Any
+
+from feeds.body import DOCUMENT_BYTES_MAX, Draft, check_id, check_values, draft, read_json
+from feeds.errors import BadRequest, SpileError, TooLarge
+from feeds.revisions import Revision
+
+TOKEN_BYTES_MAX = 128
+
+
+class Verb(Enum):
+    """What a write does to its document."""
+
+    PUT = "put"
+    SET = "set"  # extends the winner, whatever it is
+    MERGE = "merge"
+    DELETE = "delete"
+    REPLICATE = "replicate"
+    EXPIRE = "expire"
+    PURGE = "purge"
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An accepted write. `seq` is its place in the log (of the newest change where nothing was stored)."""
+
+    id: str
+    rev: str
+    seq: int
+    created: bool = False
+    """The document did not live before."""
+    repeated: bool = False
+    """The very same write was accepted before."""
+    unchanged: bool = False
+    """A merge patch that changes nothing; nothing was stored."""
+
+
+Outcome = Written | SpileError
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What a client names a request by, so that repeating it does no harm."""
+
+    key: str
+    scope: str
+    digest: str
+
+    @classmethod
+    def of(cls, key: str, who: str, verb: str, barrel: str, document_id: str, body: bytes) -> Token:
+        """The token `key` of `who` for this very request."""
+        if not isinstance(key, str) or not 1 <= len(key.encode(errors="replace")) <= TOKEN_BYTES_MAX:
+            raise BadRequest(f"A token is text of 1 to {TOKEN_BYTES_MAX} bytes")
+        return cls(key, "\n".join((who, verb, barrel, document_id)), blake2b(body, digest_size=16).hexdigest())
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One intended write to one document."""
+
+    verb: Verb
+    id: str
+    rev: Revision | None = None
+    deleted: bool = False
+    data: dict[str, Any] | None = None
+    body: bytes = b"{}"
+    patch: Any = None
+    history: tuple[Revision, ...] = ()
+    purged: tuple[Revision, ...] = ()
+    expired: bool = False
+
+    @classmethod
+    def put(
+        cls,
+        doc: bytes | str | Mapping[str, Any],
+        *,
+        id: str | None = None,
+        rev: str | None = None,
+        update: bool = False,
+        bytes_max: int = DOCUMENT_BYTES_MAX,
+    ) -> Write:
+        """Write a whole document; with `update` and no revision it extends the winner, whatever that is."""
+        return cls.of_draft(draft(doc, bytes_max=bytes_max), id=id, rev=rev, update=update)
+
+    @classmethod
+    def of_draft(cls, given: Draft, *, id: str | None = None, rev: str | None = None, update: bool = False) -> Write:
+        """As `put`, of a document that was checked already."""
+        if given.revisions is not None:
+            raise BadRequest(
+                "_revisions goes with replicated writes only",
+                hint="Leave it out, or write with new_edits=false.",
+            )
+        base = same("_rev", rev, given.rev)
+        document_id = same("_id", check_id(id) if id is not None else None, given.id) or uuid.uuid4().hex
+        verb = Verb.SET if update and base is None else Verb.PUT
+        revision = Revision.parse(base) if base is not None else None
+        return cls(verb, document_id, revision, given.deleted, given.data, given.body)
+
+    @classmethod
+    def merge(
+        cls,
+        id: str,
+        patch: bytes | str | Mapping[str, Any],
+        *,
+        rev: str | None = None,
+        bytes_max: int = DOCUMENT_BYTES_MAX,
+    ) -> Write:
+        """Apply a JSON merge patch (RFC 7396) onto `rev`, or else onto the winner."""
+        value: Any = patch
+        if isinstance(value, (bytes, bytearray, memoryview, str)):
+            if len(value) > bytes_max:
+                raise TooLarge(f"The patch has {len(value)} bytes; {bytes_max} are allowed")
+            value = read_json(
+                bytes(value) if isinstance(value, memoryview | bytearray) else value, what="The merge patch"
+            )
+        if not isinstance(value, Mapping):
+            raise BadRequest("A merge patch of a document is a JSON object", hint='Send {"key": new value or null}.')
+        value = dict(value)
+        check_values(value)
+        same("_id", id, value.pop("_id", None))
+        base = same("_rev", rev, value.pop("_rev", None))
+        for key in value:
+            if key[:1] == "_":
+                raise BadRequest(
+                    f"A merge patch cannot set {key!r}", hint="Patch your own keys; delete with a delete."
+                )
+        return cls(Verb.MERGE, check_id(id), Revision.parse(base) if base is not None else None, patch=value)
+
+    @classmethod
+    def delete(cls, id: str, *, rev: str | None = None) -> Write:
+        """Delete a document; `rev` is the leaf to put the deletion on."""
+        return cls(Verb.DELETE, check_id(id), Revision.parse(rev) if rev is not None else None, deleted=True)
+
+    @classmethod
+    def replicate(
+        cls,
+        doc: bytes | str | Mapping[str, Any],
+        *,
+        bytes_max: int = DOCUMENT_BYTES_MAX,
+        expired: bool = False,
+    ) -> Write:
+        """Write a revision as another replica made it, with its history if `_revisions` tells one."""
+        given = draft(doc, bytes_max=bytes_max)
+        if given.id is None or given.rev is None:
+            raise BadRequest("A replicated document has an _id and a _rev", hint="Send both, as they were read.")
+        rev = Revision.parse(given.rev)
+        history: tuple[Revision, ...] = (rev,)
+        if given.revisions is not None:
+            start, digests = given.revisions
+            if start != rev.generation or digests[0] != rev.digest:
+                raise BadRequest("_revisions does not begin with _rev", hint="Send the history as it was read.")
+            history = tuple(Revision.parse(f"{start - step}-{digest}") for step, digest in enumerate(digests))
+        return cls(
+            Verb.REPLICATE,
+            given.id,
+            rev,
+            given.deleted,
+            given.data,
+            given.body,
+            history=history,
+            expired=expired,
+        )
+
+    @classmethod
+    def expire(cls, id: str) -> Write:
+        """Delete the document if its winner has expired; rechecked when it is written."""
+        return cls(Verb.EXPIRE, id, deleted=True, expired=True)
+
+    @classmethod
+    def purge(cls, id: str, revs: tuple[str, ...] = ()) -> Write:
+        """Remove the document here, or only the branches that end in `revs`."""
+        return cls(Verb.PURGE, check_id(id), purged=tuple(map(Revision.parse, revs)))
+
+
+def same(what: str, given: str | None, inside: Any) -> str | None:
+    """The value given beside a document or inside it; BadRequest when both are there and differ."""
+    if inside is not None and type(inside) is not str:
+        raise BadRequest(f"{what} must be text")
+    if given is not None and inside is not None and given != inside:
+        raise BadRequest(
+            f"{what} is {given!r} in the request and {inside!r} in the document",
+            hint="Send it once, or the same twice.",
+        )
+    return given if given is not None else inside
