@@ -202,9 +202,7 @@ class Barrel:
         """The `_local` document (its id without the prefix); Missing if there is none."""
         return self._local.get(id)
 
-    def local_put(
-        self, id: str, doc: bytes | str | Mapping[str, Any], *, rev: str | None = None
-    ) -> Written:
+    def local_put(self, id: str, doc: bytes | str | Mapping[str, Any], *, rev: str | None = None) -> Written:
         """Write a `_local` document over what is there; with `rev` only over that revision (Conflict)."""
         return self._local.put(id, doc, rev=rev)
 

@@ -8,8 +8,7 @@ indexed bytes are made from leaves only where somebody needs them.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -17,6 +16,8 @@ from feeds.values import cut_text
 
 LEVELS_MAX = 64  # of a path, its value included; the depth brokers and humans still follow
 PATH_BYTES_MAX = 1024  # of an encoded path; topics may hold 65,535, but nobody subscribes to those
+
+SURELY_FITS = 120  # characters of shape and places; with a slash between any two they are at most 62 levels
 
 _ESCAPED = re.compile(
     "[%/+#*\x00-\x1f\x7f-\x9f\ufdd0-\ufdef"
@@ -30,12 +31,9 @@ _REMEMBERED_MAX = 20_000
 _remembered: dict[str, str] = {}
 
 
-class Leaf(NamedTuple):
-    """One leaf of a document: its key path, the array positions on the way, and the value."""
-
-    shape: str
-    places: str  # "" without arrays, else positions joined by "/": "0", "2/11"
-    value: Any
+# One leaf of a document: its key path (the shape), the array positions on the way, and the value. The places are ""
+# without arrays, else positions joined by "/": "0", "2/11". A plain tuple, as there are millions of them.
+Leaf: TypeAlias = tuple[str, str, Any]
 
 
 def encode_segment(text: str) -> str:
@@ -70,15 +68,16 @@ def id_levels(document_id: str) -> str:
 
 def leaf_path(leaf: Leaf) -> str:
     """The leaf's whole path text, its array positions filled in and its value as last segment."""
-    return f"{key_path(leaf)}/{value_segment(leaf.value)}"
+    return f"{key_path(leaf)}/{value_segment(leaf[2])}"
 
 
 def key_path(leaf: Leaf) -> str:
     """The leaf's path without the value, array positions filled in."""
-    if not leaf.places:
-        return leaf.shape
-    places = iter(leaf.places.split("/"))
-    return "/".join(next(places) if level == "+" else level for level in leaf.shape.split("/"))
+    shape, places, _ = leaf
+    if not places:
+        return shape
+    positions = iter(places.split("/"))
+    return "/".join(next(positions) if level == "+" else level for level in shape.split("/"))
 
 
 def document_leaves(data: dict[str, Any]) -> list[Leaf]:
@@ -92,7 +91,7 @@ def document_leaves(data: dict[str, Any]) -> list[Leaf]:
         if type(value) is dict or type(value) is list:
             _walk(value, segment, "", add)
         else:
-            add(Leaf(segment, "", value))
+            add((segment, "", value))
     return leaves
 
 
@@ -107,14 +106,14 @@ def _segment(key: str) -> str:
 
 def _walk(value: Any, shape: str, places: str, add: Any) -> None:
     if not value:
-        add(Leaf(shape, places, value))
+        add((shape, places, value))
     elif type(value) is dict:
         for key, inner in value.items():
             below = f"{shape}/{_remembered.get(key) or _segment(key)}"
             if type(inner) is dict or type(inner) is list:
                 _walk(inner, below, places, add)
             else:
-                add(Leaf(below, places, inner))
+                add((below, places, inner))
     else:
         below = shape + "/+"
         before = places + "/" if places else ""
@@ -123,35 +122,19 @@ def _walk(value: Any, shape: str, places: str, add: Any) -> None:
             if type(inner) is dict or type(inner) is list:
                 _walk(inner, below, at, add)
             else:
-                add(Leaf(below, at, inner))
+                add((below, at, inner))
 
 
 def fits(leaf: Leaf) -> bool:
     """Whether the leaf is within the limits for paths: 64 levels, 1,024 bytes."""
-    shape = leaf.shape
+    shape, places, _ = leaf
+    levels = shape.count("/") + 2
     # 4 bytes a character at most and 300 for an encoded, cut text: short shapes need no counting.
-    if len(shape) + len(leaf.places) <= 150 and shape.count("/") + 2 <= LEVELS_MAX:
+    if len(shape) + len(places) <= SURELY_FITS and levels <= LEVELS_MAX:
         return True
-    return shape.count("/") + 2 <= LEVELS_MAX and len(leaf_path(leaf).encode()) <= PATH_BYTES_MAX
-
-
-def published_leaves(data: dict[str, Any]) -> tuple[list[Leaf], int]:
-    """The leaves within the limits, and how many were left out."""
-    leaves = document_leaves(data)
-    kept = [leaf for leaf in leaves if fits(leaf)]
-    return kept, len(leaves) - len(kept)
+    return levels <= LEVELS_MAX and len(leaf_path(leaf).encode()) <= PATH_BYTES_MAX
 
 
 def document_paths(data: dict[str, Any]) -> list[tuple[str, Any]]:
     """Every path of a document within the limits as (text, value)."""
-    return [(leaf_path(leaf), leaf.value) for leaf in document_leaves(data) if fits(leaf)]
-
-
-def join(levels: Iterable[str]) -> str:
-    """Levels as a path text."""
-    return "/".join(levels)
-
-
-def split(path: str) -> Sequence[str]:
-    """A path text as levels."""
-    return path.split("/")
+    return [(leaf_path(leaf), leaf[2]) for leaf in document_leaves(data) if fits(leaf)]

@@ -134,7 +134,7 @@ class LogEntry:
     def paths(self) -> list[tuple[str, Any]]:
         """The winner's paths as (text, value)."""
         if self._paths is None:
-            self._paths = [(leaf_path(leaf), leaf.value) for leaf in self.leaves]
+            self._paths = [(leaf_path(leaf), leaf[2]) for leaf in self.leaves]
         return self._paths
 
     @property

@@ -57,7 +57,7 @@ def encode_value(value: Any) -> bytes:
     """The leaf value as ordered bytes; `value` is what JSON can hold, `{}` and `[]` included."""
     kind = type(value)
     if kind is str:
-        return _TEXT + (value if len(value) <= 25 else cut_text(value)).encode()
+        return _TEXT + value.encode() if len(value) <= 25 else _TEXT + cut_text(value).encode()
     if kind is int or kind is float:
         return encode_number(value)
     if value is None:

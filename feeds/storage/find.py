@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from feeds.errors import BadRequest
-from feeds.paths import document_leaves, key_path, value_segment
+from feeds.paths import Leaf, document_leaves, key_path, value_segment
 from feeds.patterns import Pattern
 from feeds.rows import FindPage, Found, document_json
 from feeds.storage.queries import Queries
@@ -166,29 +166,29 @@ class Finder:
         numbers = msgspec.json.encode(sorted({hit[2] for hit in chunk})).decode()
         rows = self._connection.exec_driver_sql(self._queries.docs_by_number, (self._barrel, numbers)).all()
         known = {row[0]: row for row in rows}
-        leaves: dict[int, dict[tuple[str, str], Any]] = {}
+        leaves: dict[int, dict[tuple[str, str], Leaf]] = {}
         accepts = self._acceptor()
         for _, path, doc, places, _ in chunk:
             row = known.get(doc)
             if row is None or (row[7] is not None and row[7] <= self._now):
                 continue
             if doc not in leaves:
-                leaves[doc] = {(leaf.shape, leaf.places): leaf for leaf in document_leaves(_decode(row[8]))}
+                leaves[doc] = {(leaf[0], leaf[1]): leaf for leaf in document_leaves(_decode(row[8]))}
             leaf = leaves[doc].get((path, places))
             if leaf is None or not accepts(leaf):
                 continue
-            hit = Found(row[2], key_path(leaf), leaf.value)
+            hit = Found(row[2], key_path(leaf), leaf[2])
             if self._query.docs:
                 hit.doc = msgspec.Raw(document_json(row[2], f"{row[3]}-{row[4]}", row[8]))
             yield hit
 
-    def _acceptor(self) -> Callable[[Any], bool]:
+    def _acceptor(self) -> Callable[[Leaf], bool]:
         query = self._query
         levels = query.pattern.levels
         low = None if query.low is msgspec.UNSET else _order_of(query.low)
         high = None if query.high is msgspec.UNSET else _order_of(query.high)
 
-        def accepts(leaf: Any) -> bool:
+        def accepts(leaf: Leaf) -> bool:
             place = key_path(leaf).split("/")
             if query.bounded:
                 if levels[-1] == "#":
@@ -199,10 +199,10 @@ class Finder:
             elif not _matches_either(query.pattern, place, leaf):
                 return False
             if query.prefix is not None:
-                return type(leaf.value) is str and leaf.value.startswith(query.prefix)
+                return type(leaf[2]) is str and leaf[2].startswith(query.prefix)
             if low is None and high is None:
                 return True
-            order = _order_of(leaf.value)
+            order = _order_of(leaf[2])
             return (low is None or order >= low) and (high is None or order <= high)
 
         return accepts
@@ -213,8 +213,8 @@ def matches_path(levels: Sequence[str], place: Sequence[str]) -> bool:
     return len(levels) == len(place) and all(level in ("+", at) for level, at in zip(levels, place, strict=True))
 
 
-def _matches_either(pattern: Pattern, place: Sequence[str], leaf: Any) -> bool:
-    return matches_path(pattern.levels, place) or pattern.matches((*place, value_segment(leaf.value)))
+def _matches_either(pattern: Pattern, place: Sequence[str], leaf: Leaf) -> bool:
+    return matches_path(pattern.levels, place) or pattern.matches((*place, value_segment(leaf[2])))
 
 
 def _order_of(value: Any) -> tuple[int, Any]:

@@ -67,8 +67,10 @@ class Queries:
             select(docs.c.doc, docs.c.seq).where(docs.c.barrel == barrel, statements.among(docs.c.doc, "numbers")),
             *("barrel", "numbers"),
         )
-        self.docs_by_id = sql(
-            with_body.where(docs.c.barrel == barrel, statements.among(docs.c.id, "ids")), "barrel", "ids"
+        self.docs_by_id = statements.by_id(
+            with_body.where(docs.c.barrel == barrel, statements.among(docs.c.id, "ids")),
+            "barrel",
+            "ids",
         )
         self.find_rev = statements.find_rev
         self.find_tree = sql(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,13 +15,18 @@ class ShapeNumbers:
     """Looks shapes up, makes new ones, and remembers those that are committed."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[int, str], int] = {}
+        self._known: dict[int, dict[str, int]] = {}
         self._fresh: dict[tuple[int, str], int] = {}  # of the running transaction
+        self._count = 0
+
+    def known(self, barrel: int) -> Mapping[str, int]:
+        """The committed numbers that are remembered of a barrel."""
+        return self._known.setdefault(barrel, {})
 
     def number(self, work: BarrelWork, path: str) -> int:
-        """The shape's number in the barrel of `work`; made where it is missing."""
+        """The number in the barrel of `work` of a shape that is not remembered; made where it is missing."""
         key = (work.barrel, path)
-        found = self._known.get(key) or self._fresh.get(key)
+        found = self._fresh.get(key)
         if found is None:
             rows = work.run(work.statements.find_shape, *key) or work.run(work.statements.insert_shape, *key)
             found = self._fresh[key] = int(rows[0][0])
@@ -28,11 +34,15 @@ class ShapeNumbers:
 
     def committed(self) -> None:
         """What this transaction looked up or made holds from now on."""
-        if self._fresh:
-            if len(self._known) + len(self._fresh) > REMEMBERED_MAX:
-                self._known.clear()
-            self._known.update(self._fresh)
-            self._fresh.clear()
+        if not self._fresh:
+            return
+        if self._count + len(self._fresh) > REMEMBERED_MAX:
+            self._known.clear()
+            self._count = 0
+        for (barrel, path), number in self._fresh.items():
+            self._known.setdefault(barrel, {})[path] = number
+        self._count += len(self._fresh)
+        self._fresh.clear()
 
     def rolled_back(self) -> None:
         """What this transaction made is not there."""
@@ -40,4 +50,4 @@ class ShapeNumbers:
 
     def forget(self, barrel: int) -> None:
         """The barrel was dropped."""
-        self._known = {key: number for key, number in self._known.items() if key[0] != barrel}
+        self._count -= len(self._known.pop(barrel, {}))

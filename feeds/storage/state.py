@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from feeds.paths import Leaf, document_leaves, fits
+from feeds.paths import SURELY_FITS, Leaf, document_leaves, fits
 from feeds.revisions import Revision
 from feeds.storage.schema import DELETED
 from feeds.tree import Node
@@ -60,8 +60,25 @@ def index_paths(document_id: str, data: dict[str, Any]) -> tuple[dict[PathKey, L
     leaves = document_leaves(data)
     for leaf in leaves:
         if fits(leaf):
-            found[leaf.shape, encode_value(leaf.value), leaf.places] = leaf
+            shape, places, value = leaf
+            found[shape, encode_value(value), places] = leaf
     return found, len(leaves) - len(found)
+
+
+def index_rows(
+    document_id: str, data: dict[str, Any], numbers: Callable[[str], int], doc: int, seq: int
+) -> tuple[list[tuple[int, bytes, int, str, int]], int]:
+    """The index rows of a new document, and how many leaves were left out: `index_paths` without a mapping."""
+    if document_id.startswith("_design/"):
+        return [], 0
+    rows = []
+    skipped = 0
+    for shape, places, value in document_leaves(data):
+        if (len(shape) > SURELY_FITS or places) and not fits((shape, places, value)):
+            skipped += 1
+        else:
+            rows.append((numbers(shape), encode_value(value), doc, places, seq))
+    return rows, skipped
 
 
 def state_of(row: Any) -> DocState:

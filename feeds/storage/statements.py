@@ -76,7 +76,7 @@ class Statements:
             revs.c.generation == docs.c.generation,
             revs.c.digest == docs.c.digest,
         )
-        self.find_docs = self.sql(
+        self.find_docs = self.by_id(
             select(*known)
             .select_from(docs.outerjoin(revs, winner))
             .where(docs.c.barrel == barrel, self.among(docs.c.id, "ids")),
@@ -203,6 +203,18 @@ class Statements:
         found = tuple(compiled.positiontup or compiled.params)  # type: ignore[attr-defined]
         assert found == order, f"parameters stand in the order {found}, not {order}"
         return str(compiled)
+
+    def by_id(self, statement: ClauseElement, *order: str) -> str:
+        """As `sql`, of a statement that looks documents up by a list of ids.
+
+        Without statistics SQLite would read the whole barrel for it, and SQLAlchemy has no word for this hint.
+        """
+        found = self.sql(statement, *order)
+        if self._dialect.name != "sqlite":
+            return found
+        hinted = found.replace("FROM docs ", "FROM docs INDEXED BY uq_docs_barrel_id ", 1)
+        assert hinted != found, "the statement reads docs first"
+        return hinted
 
     def insert(self, table: Table) -> str:
         """Insert a row given as a tuple of all columns."""

@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 
 from feeds.barrels import BarrelSettings
 from feeds.errors import Damaged
-from feeds.paths import Leaf, leaf_path
+from feeds.paths import leaf_path
 from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, MISSING, PURGED
 from feeds.storage.shapes import ShapeNumbers
-from feeds.storage.state import DocState, PathKey, decode, encode, index_paths, others_column, state_of
+from feeds.storage.state import DocState, decode, encode, index_paths, index_rows, others_column, state_of
 from feeds.storage.statements import Statements
 from feeds.tree import Key, Node, Tree, stem, tree_of
 from feeds.values import cut_text
@@ -47,6 +47,8 @@ class BarrelWork:
         self.settings = settings_of(row[6])
         self.epoch: str = row[7]
         self.head_before = self.seq
+        self._numbers = shapes.known(barrel)
+        self._expires = self.settings.ttl is not None or self.settings.ttl_field is not None
         self.states: dict[str, DocState | None] = {}
         self._new: dict[int, DocState] = {}
         self._changed: dict[int, DocState] = {}
@@ -168,17 +170,21 @@ class BarrelWork:
         if old_winner is None or old_winner.key != winner.key:
             if body is None:
                 body = self.body_of(state, winner)
-            old_paths = state.winner_paths() if was_live else {}
-            state.body = body
-            if winner.deleted:
-                state.paths, skipped = {}, 0
-            else:
-                state.paths, skipped = index_paths(document_id, decode(body) if data is None else data)
-            self.skipped += skipped
+            if data is None:
+                data = {} if winner.deleted else decode(body)
             if not was_live and not winner.deleted:
                 flags |= FRESH
-            entered, gone = self._move_paths(state, old_paths, was_known, seq)
-            state.expires = None if winner.deleted else self.expiry(body if data is None else data)
+            if was_known:
+                entered, gone = self._move_paths(state, document_id, body, {} if winner.deleted else data, seq)
+            elif not winner.deleted:
+                state.body = body
+                rows, skipped = index_rows(document_id, data, self.number, state.doc, seq)
+                self._path_inserts += rows
+                self.skipped += skipped
+            else:
+                state.body = body
+            if self._expires:
+                state.expires = None if winner.deleted else self.expiry(data)
         state.leaves = leaves
         state.seq = seq
         state.expired = expired
@@ -207,38 +213,40 @@ class BarrelWork:
         self.deleted += deleted - (was_known and not was_live)
 
     def _move_paths(
-        self, state: DocState, old: dict[PathKey, Leaf], was_known: bool, seq: int
+        self, state: DocState, document_id: str, body: bytes, data: dict[str, Any], seq: int
     ) -> tuple[bytes | None, bytes | None]:
         """Bring the index from the old winner's paths to the new one's; what the log tells of it."""
-        new = state.winner_paths()
-        number, doc = self.shapes.number, state.doc
-        if not was_known:
-            self._path_inserts.extend(
-                [(number(self, shape), value, doc, places, seq) for shape, value, places in new]
-            )
-            return None, None
+        old = {} if state.deleted else state.winner_paths()
+        state.body = body
+        state.paths, skipped = index_paths(document_id, data)
+        self.skipped += skipped
+        new, number, doc = state.paths, self.number, state.doc
         came = [key for key in new if key not in old] if old else list(new)
         left = [key for key in old if key not in new]
         for shape, value, places in came:
-            at = (number(self, shape), value, doc, places)
+            at = (number(shape), value, doc, places)
             self._path_ops[at] = seq
             self._gone_ops[at] = None
         for shape, value, places in left:
-            at = (number(self, shape), value, doc, places)
+            at = (number(shape), value, doc, places)
             self._path_ops[at] = None
             self._gone_ops[at] = seq
         entered = encode([leaf_path(new[key]) for key in came]) if old and came else None
-        gone = encode([[leaf_path(old[key]), told_value(old[key].value)] for key in left]) if left else None
+        gone = encode([[leaf_path(old[key]), told_value(old[key][2])] for key in left]) if left else None
         return entered, gone
 
-    def expiry(self, document: bytes | dict[str, Any]) -> float | None:
+    def number(self, shape: str) -> int:
+        """The number of a shape in this barrel."""
+        found = self._numbers.get(shape)
+        return found if found is not None else self.shapes.number(self, shape)
+
+    def expiry(self, data: dict[str, Any]) -> float | None:
         """When a document that is written now expires, by the barrel's settings."""
         settings = self.settings
         ends = []
         if settings.ttl is not None:
             ends.append(self.now + settings.ttl)
         if settings.ttl_field is not None:
-            data = decode(document) if isinstance(document, bytes) else document
             named = expiry_time(data.get(settings.ttl_field))
             if named is not None:
                 ends.append(named)
@@ -247,7 +255,7 @@ class BarrelWork:
     def log_purge(self, document_id: str, state: DocState) -> None:
         """A row that tells the publisher to clear what it retained."""
         self.seq += 1
-        gone = [[leaf_path(leaf), told_value(leaf.value)] for leaf in state.winner_paths().values()]
+        gone = [[leaf_path(leaf), told_value(leaf[2])] for leaf in state.winner_paths().values()]
         winner = state.winner
         flags = PURGED | DELETED
         self._log.append(
