@@ -14,7 +14,7 @@ from feeds.patterns import Pattern
 from feeds.positions import FIRST, Mark, Position
 from feeds.rows import ChangesPage, FindPage, LogEntry, Row, Start
 from feeds.storage.bulk import bulk_writes, read_bulk
-from feeds.storage.entries import log_entry
+from feeds.storage.entries import bounded, log_entry
 from feeds.storage.find import Finder, Order, Query
 from feeds.storage.local import LocalDocuments
 from feeds.storage.reading import Document, Reader, Wanted
@@ -196,6 +196,12 @@ class Barrel:
         with self._store.database.snapshot() as connection:
             return Finder(connection, self._store.queries, self.key, query, self._store.clock()).page()
 
+    def ids_after(self, after: str, limit: int) -> list[str]:
+        """Ids in order behind `after`, deleted ones too; of a dropped barrel as well, until its rows go."""
+        with self._store.database.reading() as connection:
+            rows = connection.exec_driver_sql(self._store.queries.ids_after, (self.key, after, limit)).all()
+        return [row[0] for row in rows]
+
     # -- local documents
 
     def local_get(self, id: str) -> Document:
@@ -246,13 +252,14 @@ class Barrel:
         )
 
     def tail(self, after: int, limit: int = 500) -> list[LogEntry]:
-        """Committed changes after a seq as they were then, in order; fewer than `limit` only at the head."""
+        """Committed changes after a seq as they were then, in order; empty only at the head."""
         return self.tail_page(after, limit)[0]
 
     def tail_page(self, after: int, limit: int = 500) -> tuple[list[LogEntry], int]:
         """As `tail`, with the seq up to which the log was looked at (entries of purged documents are left out)."""
         with self._store.database.reading() as connection:
-            rows = connection.exec_driver_sql(self._store.queries.tail, (self.key, after, _SEQ_MAX, limit)).all()
+            result = connection.exec_driver_sql(self._store.queries.tail, (self.key, after, _SEQ_MAX, limit))
+            rows, _ = bounded(result, limit, 10)
         entries = [entry for row in rows if (entry := log_entry(row)) is not None]
         return entries, rows[-1][0] if rows else after
 

@@ -25,7 +25,7 @@ from feeds.storage.migrate import migrate
 from feeds.storage.queries import Queries
 from feeds.storage.statements import Statements
 from feeds.storage.work import settings_of
-from feeds.storage.writer import CommitHook, Transaction, Writer
+from feeds.storage.writer import WAITING_MAX, CommitHook, Transaction, Writer
 
 BarrelHook = Callable[[str, str], None]
 
@@ -37,6 +37,8 @@ class StoreSettings:
     document_bytes_max: int = DOCUMENT_BYTES_MAX
     publish_backlog_max: int = 1_000_000
     """Changes that a publisher may lag before compaction stops to spare bodies for it."""
+    write_queue_max: int = WAITING_MAX
+    """Writes that may wait for the writer; further ones are refused as overloaded."""
 
 
 class Store:
@@ -49,7 +51,7 @@ class Store:
         self.clock = clock
         self.statements = Statements(database.engine.dialect)
         self.queries = Queries(self.statements)
-        self.writer = Writer(database, self.statements, clock)
+        self.writer = Writer(database, self.statements, clock, settings.write_queue_max, settings.publish_backlog_max)
         self._barrels: dict[str, Barrel] = {}
         self._barrel_hooks: tuple[BarrelHook, ...] = ()
         self.id = self._identity()
@@ -192,31 +194,45 @@ class Store:
 
     # -- publishers
 
-    def publisher_position(self, broker: str, barrel: str) -> int | None:
+    def publisher_position(self, broker: str, barrel: Barrel) -> int | None:
         """Up to where a broker was told of a barrel's changes; None if never."""
-        key = self.barrel(barrel).key
         with self.database.reading() as connection:
-            found = connection.exec_driver_sql(self.queries.publisher, (broker, key)).scalar()
+            found = connection.exec_driver_sql(self.queries.publisher, (broker, barrel.key)).scalar()
         return None if found is None else int(found)
 
-    def move_publisher(self, broker: str, seqs: Mapping[str, int]) -> None:
+    def move_publisher(self, broker: str, seqs: Mapping[Barrel, int]) -> None:
         """Remember durably up to where a broker was told; barrels dropped meanwhile are passed over."""
-        moves = []
-        for name, seq in seqs.items():
-            try:
-                moves.append((self.barrel(name).key, seq))
-            except NotFound:
-                continue
 
         def move(transaction: Transaction) -> None:
-            for key, seq in moves:
-                if transaction.execute(self.queries.head, key):
-                    transaction.execute(self.statements.upsert_publisher, broker, key, seq)
+            for barrel, seq in seqs.items():
+                if transaction.execute(self.queries.head, barrel.key):
+                    transaction.execute(self.statements.upsert_publisher, broker, barrel.key, seq)
 
-        if moves:
-            self.writer.call(move)
+        self.writer.call(move)
+
+    # -- notes
+
+    def note(self, key: str) -> str | None:
+        """A small text that was stored under `key` (64 characters at most) with `set_note`."""
+        with self.database.reading() as connection:
+            return connection.exec_driver_sql(self.queries.meta, (key,)).scalar()
+
+    def set_note(self, key: str, text: str | None) -> None:
+        """Store a small text durably; None removes it."""
+
+        def save(transaction: Transaction) -> None:
+            transaction.execute(self.queries.delete_meta, key)
+            if text is not None:
+                transaction.execute(self.queries.insert_meta, key, text)
+
+        self.writer.call(save)
 
     # -- the whole
+
+    @property
+    def alive(self) -> bool:
+        """Whether writes are taken."""
+        return self.writer.alive
 
     def stats(self) -> dict[str, int]:
         """Depths of queues and counts of what was done."""

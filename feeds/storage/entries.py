@@ -8,6 +8,21 @@ from feeds.rows import LogEntry, Row, with_document
 from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, PURGED
 from feeds.storage.state import change_names, live_count
 
+PAGE_BYTES_MAX = 8 << 20  # of bodies read at once, so that a page of large documents does not fill the memory
+
+
+def bounded(result: Any, limit: int, body: int) -> tuple[list[Any], bool]:
+    """The rows of a page up to the bound on bytes (one at least), and whether there may be more behind them."""
+    rows: list[Any] = []
+    size = 0
+    for row in result:
+        rows.append(row)
+        size += len(row[body] or b"")
+        if size >= PAGE_BYTES_MAX:
+            result.close()
+            return rows, True
+    return rows, len(rows) >= limit
+
 
 def log_entry(row: Any) -> LogEntry | None:
     """An entry from a row of `tail`; None when its document was purged since."""

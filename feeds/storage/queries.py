@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, func, insert, literal_column, select, tuple_, update
+from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal_column, select, tuple_, update
 
 from feeds.storage.schema import barrels, docs, gone, locals_, log, meta, paths, publishers, revs, shapes
 from feeds.storage.statements import Statements
@@ -138,6 +138,15 @@ class Queries:
             *("new_name", "barrel"),
         )
         self.meta = sql(select(meta.c.value).where(meta.c.key == bindparam("key")), "key")
+        self.delete_meta = sql(delete(meta).where(meta.c.key == bindparam("key")), "key")
+        self.ids_after = sql(
+            select(docs.c.id)
+            .where(docs.c.barrel == barrel, docs.c.id > after)
+            .order_by(docs.c.id)
+            .limit(limit)
+            .offset(_NOTHING),
+            *("barrel", "after", "row_limit"),
+        )
         self.insert_meta = statements.insert(meta)
         self.publisher = sql(
             select(publishers.c.seq).where(publishers.c.broker == bindparam("broker"), publishers.c.barrel == barrel),

@@ -17,7 +17,7 @@ from feeds.paths import document_paths, id_levels
 from feeds.patterns import Pattern
 from feeds.rows import FeedPage, LogEntry, Row, with_document
 from feeds.storage.database import Database
-from feeds.storage.entries import log_entry, row_of
+from feeds.storage.entries import bounded, log_entry, row_of
 from feeds.storage.queries import Queries
 from feeds.storage.schema import DELETED
 from feeds.storage.selection import Selection, select
@@ -147,7 +147,7 @@ class Replay:
         bodies = self._docs or self._filter is not None
         queries, limit = self._queries, _PAGE if bodies else _PAGE_PLAIN
         statement = queries.changes_with_docs if bodies else queries.changes
-        rows = self._rows(statement, self._barrel, self._read_upto, self.upto, limit)
+        rows, more = self._page(statement, 8 if bodies else 7, limit)
         for row in rows:
             paths = None
             if self._filter is not None:
@@ -155,7 +155,13 @@ class Replay:
                 if not paths:
                     continue
             self._add(row, paths)
-        self._read_upto = rows[-1][1] if len(rows) == limit else self.upto
+        self._read_upto = rows[-1][1] if more else self.upto
+
+    def _page(self, statement: str, body: int, limit: int) -> tuple[list[Any], bool]:
+        """The rows behind what was read, and whether there may be more; column `body` is what is large."""
+        with self._database.reading() as connection:
+            parameters = (self._barrel, self._read_upto, self.upto, limit)
+            return bounded(connection.exec_driver_sql(statement, parameters), limit, body)
 
     def _add(self, row: Any, paths: list[str] | None, seq: int | None = None, removed: bool = False) -> None:
         told = row_of(row, self._docs, self._bytes_max)
@@ -243,12 +249,12 @@ class Replay:
 
     def _read_log(self) -> None:
         """Log rows since the position: documents that stand under the patterns, and leaves."""
-        rows = self._rows(self._queries.tail, self._barrel, self._read_upto, self.upto, _PAGE)
+        rows, more = self._page(self._queries.tail, 10, _PAGE)
         entries = [(entry, row) for row in rows if (entry := log_entry(row)) is not None and not entry.purged]
         present = self._present({row[11] for entry, row in entries if not entry.newest})
         for entry, row in entries:
             self._add_entry(entry, present.get(row[11]))
-        self._read_upto = rows[-1][0] if len(rows) == _PAGE else self.upto
+        self._read_upto = rows[-1][0] if more else self.upto
 
     def _add_entry(self, entry: LogEntry, present: Any) -> None:
         assert self._filter is not None

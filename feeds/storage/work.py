@@ -36,7 +36,9 @@ class BarrelWork:
         name: str,
         row: Sequence[Any],
         now: float,
+        backlog_max: int,
     ) -> None:
+        self._backlog_max = backlog_max
         self.connection = connection
         self.statements = statements
         self.shapes = shapes
@@ -337,9 +339,10 @@ class BarrelWork:
         self._many(self.statements.compact_line, compacts)
 
     def told(self) -> int:
-        """Up to where every publisher has told this barrel's changes; the head where there is none."""
+        """Up to where every publisher has told this barrel's changes, or is too far behind to wait for."""
         (row,) = self.run(self.statements.told, self.barrel)
-        return self.seq if row[0] is None else int(row[0])
+        waited_for: int = self.seq - self._backlog_max
+        return int(self.seq) if row[0] is None else max(int(row[0]), waited_for)
 
     def _stem_branched(self, state: DocState) -> None:
         _, removed = stem(self.tree(state), self.settings.revs_limit)

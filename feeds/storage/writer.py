@@ -104,7 +104,15 @@ class Task:
 class Transaction:
     """The writer's connection during one transaction, and the barrels it touches."""
 
-    def __init__(self, connection: Connection, statements: Statements, shapes: ShapeNumbers, now: float) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        statements: Statements,
+        shapes: ShapeNumbers,
+        now: float,
+        backlog_max: int,
+    ) -> None:
+        self.backlog_max = backlog_max
         self.connection = connection
         self.statements = statements
         self.shapes = shapes
@@ -123,7 +131,9 @@ class Transaction:
             rows = self.execute(self.statements.lock_barrel, barrel)
             if not rows:
                 raise NotFound(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
-            found = BarrelWork(self.connection, self.statements, self.shapes, barrel, name, rows[0], self.now)
+            found = BarrelWork(
+                self.connection, self.statements, self.shapes, barrel, name, rows[0], self.now, self.backlog_max
+            )
             self.works[barrel] = found
         return found
 
@@ -176,7 +186,16 @@ def _outcome(item: Any) -> Outcome:
 class Writer:
     """The writer's thread and its queue."""
 
-    def __init__(self, database: Database, statements: Statements, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        statements: Statements,
+        clock: Callable[[], float],
+        waiting_max: int = WAITING_MAX,
+        backlog_max: int = 1_000_000,
+    ) -> None:
+        self._waiting_max = waiting_max
+        self._backlog_max = backlog_max
         self._connection = database.connect_writer()
         self._statements = statements
         self._clock = clock
@@ -201,8 +220,8 @@ class Writer:
         with self._wake:
             if self._stopping:
                 raise Unavailable("The store is closed")
-            if self._weight + operation.weight > WAITING_MAX and self._waiting:
-                raise Overloaded(f"{self._weight} writes wait already; {WAITING_MAX} may")
+            if self._weight + operation.weight > self._waiting_max and self._waiting:
+                raise Overloaded(f"{self._weight} writes wait already; {self._waiting_max} may")
             if self._size + operation.size > WAITING_BYTES_MAX and self._waiting:
                 raise Overloaded(f"{self._size} bytes of writes wait already; {WAITING_BYTES_MAX} may")
             self._waiting.append(operation)
@@ -249,6 +268,11 @@ class Writer:
             "writer_failures": self.failures,
             "writer_last_group": self.last_group,
         }
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs and takes operations."""
+        return self._thread.is_alive() and not self._stopping
 
     def forget_barrel(self, barrel: int) -> None:
         """Drop what is remembered of a barrel; call it on the writer's thread."""
@@ -303,7 +327,7 @@ class Writer:
     def _commit(self, group: list[Operation]) -> None:
         self.groups += 1
         self.last_group = len(group)
-        transaction = Transaction(self._connection, self._statements, self._shapes, self._clock())
+        transaction = Transaction(self._connection, self._statements, self._shapes, self._clock(), self._backlog_max)
         try:
             self._connection.exec_driver_sql(self._statements.begin).close()
             self._fetch(transaction, group)

@@ -1,0 +1,167 @@
+"""Which messages a committed change makes on MQTT.
+
+Pure: takes an entry of the log, returns messages. What nobody could hear is left out before it is encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from broker.mqtt.contract import Message
+from feeds.barrels import BarrelSettings
+from feeds.matcher import Matcher
+from feeds.paths import encode_segment, id_levels, leaf_path
+from feeds.patterns import parse_patterns
+from feeds.rows import LogEntry, Row, document_json
+
+ID_QOS = 1
+
+_encode = msgspec.json.Encoder().encode
+_raw = msgspec.Raw
+Wants = Callable[[str], bool]
+
+
+class IdMessage(Row, omit_defaults=True, kw_only=True):
+    """A change as it stands on `_id`: the row, and which life of the barrel it belongs to."""
+
+    epoch: str
+
+
+class PathMessage(msgspec.Struct, omit_defaults=True):
+    """A document on one of its paths."""
+
+    seq: int
+    id: str
+    rev: str
+    path: str
+    value: Any
+    entered: bool = False
+    removed: bool = False
+
+
+class ConflictMessage(msgspec.Struct):
+    """A document that came into conflict, or out of it (then without any)."""
+
+    seq: int
+    id: str
+    rev: str
+    conflicts: list[str]
+
+
+class BarrelTopics:
+    """The topics of one barrel under its present settings."""
+
+    def __init__(self, name: str, epoch: str, settings: BarrelSettings, bytes_max: int) -> None:
+        self.base = f"barrels/{encode_segment(name)}"
+        self.head = f"{self.base}/_head"
+        self._id_base = f"{self.base}/_id/"
+        self._epoch = epoch
+        self._retain = settings.retain
+        self._path_qos = settings.path_qos
+        self._bytes_max = bytes_max
+        self._published: Matcher[int] | None = None
+        if settings.publish is not None:
+            self._published = Matcher()
+            for pattern in parse_patterns(settings.publish):
+                self._published.add(pattern.levels, 0)
+
+    def publishes(self, path: str) -> bool:
+        """Whether the barrel's settings let a path be published."""
+        return self._published is None or bool(self._published.match(path.split("/")))
+
+    def retains(self, document_id: str) -> bool:
+        """Whether the newest change of a document is retained."""
+        return self._retain and self.publishes("_id/" + id_levels(document_id))
+
+    def head_message(self, seq: int) -> Message:
+        """Where the log is, for whoever wants to know without following it."""
+        return Message(self.head, _encode({"seq": seq, "epoch": self._epoch}), ID_QOS, True)
+
+    def id_topic(self, document_id: str) -> str:
+        """The topic of a document's changes."""
+        return self._id_base + id_levels(document_id)
+
+    def clear(self, document_id: str) -> Message:
+        """What clears a retained message of a document."""
+        return Message(self.id_topic(document_id), b"", ID_QOS, True)
+
+    def messages(self, entry: LogEntry, wants: Wants) -> list[Message]:
+        """The messages of one change, `_id` first."""
+        found: list[Message] = []
+        if entry.purged:
+            if self._retain:
+                found.append(self.clear(entry.id))
+            if wants(self.base):
+                found.extend(self._left(entry, wants))
+            return found
+        levels = id_levels(entry.id)
+        if self.publishes("_id/" + levels):
+            found.extend(self._id_messages(entry, levels))
+        if entry.conflicts_changed and self.publishes("_conflicts/" + levels):
+            told = ConflictMessage(entry.seq, entry.id, entry.rev, entry.conflicts)
+            found.append(Message(f"{self.base}/_conflicts/{levels}", lambda: _encode(told), ID_QOS))
+        if wants(self.base):
+            found.extend(self._standing(entry, wants))
+            found.extend(self._left(entry, wants))
+        return found
+
+    def _id_messages(self, entry: LogEntry, levels: str) -> Iterator[Message]:
+        if entry.body is None and not entry.deleted:
+            return  # superseded and compacted since: the newest change is still to come
+        topic = self._id_base + levels
+        retain = self._retain and not entry.deleted
+        yield Message(topic, lambda: self.id_payload(entry), ID_QOS, retain)
+        if self._retain and entry.deleted:
+            yield Message(topic, b"", ID_QOS, True)
+
+    def id_payload(self, entry: LogEntry) -> bytes:
+        """The row of a change with its document, or with a word that this is too large for a message."""
+        told = IdMessage(
+            entry.seq,
+            entry.id,
+            entry.rev,
+            list(entry.changes),
+            deleted=entry.deleted,
+            expired=entry.expired,
+            epoch=self._epoch,
+        )
+        body = entry.body if entry.body is not None else b"{}"
+        if len(body) > self._bytes_max:
+            told.doc_omitted = True
+        else:
+            told.doc = _raw(document_json(entry.id, entry.rev, body, entry.deleted))
+        return _encode(told)
+
+    def _standing(self, entry: LogEntry, wants: Wants) -> Iterator[Message]:
+        entered: frozenset[str] | None = None
+        for leaf in entry.leaves:
+            if not wants(f"{self.base}/{leaf[0].partition('/')[0]}"):
+                continue
+            path = leaf_path(leaf)
+            if not self.publishes(path):
+                continue
+            if entered is None:
+                entered = entry.entered
+            told = PathMessage(entry.seq, entry.id, entry.rev, path, leaf[2], entered=entry.fresh or path in entered)
+            yield Message(f"{self.base}/{path}", _Lazy(told), self._path_qos)
+
+    def _left(self, entry: LogEntry, wants: Wants) -> Iterator[Message]:
+        for path, value in entry.gone:
+            if wants(f"{self.base}/{path.partition('/')[0]}") and self.publishes(path):
+                told = PathMessage(entry.seq, entry.id, entry.rev, path, value, removed=True)
+                yield Message(f"{self.base}/{path}", _Lazy(told), self._path_qos)
+
+
+class _Lazy:
+    """Encodes a message when somebody is going to receive it."""
+
+    __slots__ = ("_told",)
+
+    def __init__(self, told: msgspec.Struct) -> None:
+        self._told = told
+
+    def __call__(self) -> bytes:
+        return _encode(self._told)
