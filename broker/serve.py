@@ -14,7 +14,6 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -26,6 +25,7 @@ from broker.http.application import Application
 from broker.http.server import HttpServer, serve_http
 from broker.http.services import Access, HttpLimits, OpenAccess, Services
 from broker.maintenance import Maintenance
+from broker.mqtt.contract import Message
 from broker.mqtt.embedded import EmbeddedBroker
 from broker.mqtt.gate import OpenGate
 from broker.mqtt.limits import BrokerLimits
@@ -90,10 +90,15 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
 
         streams = StreamService(store, followers, loop, limits=ServiceLimits(streams_per_owner=settings.streams_max))
         stack.push_async_callback(streams.stop)
+        mqtt: EmbeddedBroker
+
+        async def answer(client: str, message: Message) -> bool:
+            return await mqtt.publish_to(client, message)
+
         requests = RequestService(
             store,
             streams,
-            lambda client, message: mqtt.publish_to(client, message),
+            answer,
             readers,
             RequestLimits(answer_bytes_max=settings.publish_bytes_max),
         )
@@ -103,7 +108,7 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
             websocket=(settings.mqtt_ws.host, settings.mqtt_ws.port) if settings.mqtt_ws else None,
             gate=OpenGate() if settings.token is None else TokenGate(settings.token.get_secret_value()),
             requests=requests,
-            state=_state_folder(settings),
+            state=settings.data,
             limits=BrokerLimits(
                 packet_bytes=settings.packet_bytes_max,
                 connections=settings.connections_max,
@@ -150,10 +155,6 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         http = await serve_http(app, settings.http.host, settings.http.port, stop_s_max=int(settings.stop_timeout))
         stack.push_async_callback(http.stop)
         yield Service(settings, store, mqtt, streams, publisher, maintenance, requests, http)
-
-
-def _state_folder(settings: Settings) -> Path:
-    return settings.data
 
 
 def _registry() -> CollectorRegistry:
