@@ -1,0 +1,1 @@
+"""Measurements, each a command that prints JSON. Ratios in one run can be trusted; absolute figures depend on the machine."""

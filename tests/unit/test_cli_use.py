@@ -1,0 +1,67 @@
+"""Using the command line wrongly, and its help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from broker.cli.main import app
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("create", "Geo"), "is no name for a barrel"),
+        (("create", "geo", "--ttl", "soon"), "--ttl"),
+        (("configure", "geo"), "nothing to change"),
+        (("changes", "geo", "a/#/b"), "PATTERN"),
+        (("changes", "geo", "--since", "yesterday"), "not a position"),
+        (("changes", "geo", "--descending"), "--limit"),
+        (("load", "geo", "--batch", "0", "x.json"), "--batch"),
+        (("load", "geo", "--format", "xml", "x"), "ndjson, json or csv"),
+        (("put", "geo", "x", "--update", "--rev", "1-a"), "--update"),
+        (("find", "geo", "a", "--order", "size"), "--order"),
+        (("barrels", "--url", "http://127.0.0.1:1", "--database", "x"), "exclude each other"),
+        (("check", "--data", "x", "--database", "y"), "exclude each other"),
+        (("get", "geo"), "ID"),
+        (("nonsense",), "nonsense"),
+        (("serve", "--http", "0.0.0.0:0"), "SPILE_TOKEN"),
+        (("serve", "--http", "nowhere"), "HOST:PORT"),
+        (("serve", "--broker", "mqtt://x", "--mqtt", "127.0.0.1:1"), "external broker"),
+    ],
+)
+def test_wrong_use_is_2_before_anything_is_asked(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended = CliRunner(env={"COLUMNS": "300"}).invoke(app, arguments)
+    assert ended.exit_code == 2
+    assert ended.stdout == ""
+    assert told in ended.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+COMMANDS = [
+    *("serve", "settings", "version", "create", "configure", "barrels", "info", "drop", "put", "get", "delete"),
+    *("purge", "load", "find", "changes", "listen", "check", "backup", "restore"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_examples(command: str) -> None:
+    ended = CliRunner().invoke(app, [command, "--help"])
+    assert ended.exit_code == 0
+    assert f"spile {command}" in ended.stdout
+    assert "Examples" in ended.stdout or command == "version"
+
+
+def test_the_help_names_every_command() -> None:
+    shown = CliRunner().invoke(app, ["--help"]).stdout
+    for command in COMMANDS:
+        assert f" {command} " in shown
+
+
+def test_the_version_can_be_asked_for_both_ways() -> None:
+    assert CliRunner().invoke(app, ["--version"]).stdout == CliRunner().invoke(app, ["version"]).stdout
