@@ -140,9 +140,10 @@ class Store:
             settings = changes
             if not isinstance(settings, BarrelSettings):
                 settings = BarrelSettings.parse(settings, settings_of(rows[0][3]))
+            settings.check()
             text = msgspec.json.encode(settings).decode()
+            transaction.release(barrel.key)
             transaction.execute(self.queries.save_settings, text, barrel.key)
-            transaction.works.pop(barrel.key, None)
             return settings
 
         barrel.settings = self.writer.call(change)
@@ -154,9 +155,8 @@ class Store:
         barrel = self.barrel(name)
 
         def mark(transaction: Transaction) -> None:
-            transaction.flush()
+            transaction.release(barrel.key)
             transaction.execute(self.queries.drop_barrel, f"!dropped-{barrel.key}", barrel.key)
-            transaction.works.pop(barrel.key, None)
             self.writer.forget_barrel(barrel.key)
 
         self.writer.call(mark)

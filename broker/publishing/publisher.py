@@ -246,7 +246,7 @@ class LogPublisher:
             # Held back a little, so that a thousand writes a second do not make a thousand retained messages.
             due = lane.told != lane.head_told and now - lane.head_told_at >= HEAD_S
             again = now - lane.head_told_at >= HEAD_AGAIN_S and self._publisher.wants(lane.topics.head)
-            if (due or again) and lane.topics.publishes("_head"):
+            if due or again:
                 batch.append(lane.topics.head_message(lane.told))
                 lane.head_told, lane.head_told_at = lane.told, now
         if batch:

@@ -14,7 +14,7 @@ from feeds.revisions import Revision, next_revision
 from feeds.storage.schema import MISSING
 from feeds.storage.state import DocState, decode, revision_of
 from feeds.storage.work import BarrelWork
-from feeds.tree import EMPTY, Node, graft, history, leaves, ordered_leaves, tree_of
+from feeds.tree import EMPTY, Node, Tree, graft, history, leaves, ordered_leaves, tree_of
 from feeds.writes import Verb, Write, Written
 
 
@@ -162,7 +162,7 @@ def _extend(
 def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Written:
     assert write.rev is not None
     name = str(write.rev)
-    path = write.history[: work.settings.revs_limit]
+    path = write.history
     if state is None:
         tree = EMPTY
     else:
@@ -174,7 +174,7 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Writte
         else:
             tree = work.tree(state)
     lived = state is not None and not state.deleted
-    grafted = graft(tree, path, write.deleted)
+    grafted = graft(tree, _near(tree, path, work.settings.revs_limit), write.deleted)
     seq = work.seq + 1
     doc = state.doc if state is not None else seq
     told = None if grafted.already else write.rev.key
@@ -183,18 +183,27 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Writte
     for node in grafted.healed:
         assert state is not None
         work.heal_rev(state, node, seq, write.body if node.key == told else None)
-    if grafted.already:
-        assert state is not None
-        return Written(write.id, name, state.seq, repeated=True)
-    # A leaf that was a missing ancestor before and has its body now is no leaf: its descendants are.
+    if grafted.healed:
+        work.flush()  # so that the next write to the document reads the tree as it is now
+    # What was healed may turn leaves into ancestors: a branch hangs from another, or its missing part came.
     ordered = ordered_leaves(leaves(grafted.tree))
     if state is not None and [leaf.key for leaf in ordered] == [leaf.key for leaf in state.leaves]:
-        return Written(write.id, name, state.seq)
-    if ordered[0].key == write.rev.key:
+        return Written(write.id, name, state.seq, repeated=grafted.already)
+    if ordered[0].key == told:
         work.change(state, write.id, ordered, write.body, write.data, write.expired)
     else:
         work.change(state, write.id, ordered, None, None, write.expired)
+    if grafted.already:
+        return Written(write.id, name, seq, repeated=True)
     return Written(write.id, name, seq, created=not lived and not write.deleted)
+
+
+def _near(tree: Tree, path: Sequence[Revision], limit: int) -> Sequence[Revision]:
+    """The history as far back as it is kept, but never short of an ancestor that is known here."""
+    if len(path) <= limit:
+        return path
+    known = next((at for at, revision in enumerate(path) if at > 0 and revision.key in tree), 0)
+    return path[: max(limit, known + 1)]
 
 
 def _expire(work: BarrelWork, state: DocState | None, write: Write) -> Written:

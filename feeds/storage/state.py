@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from feeds.paths import SURELY_FITS, Leaf, document_leaves, fits
+from feeds.paths import SURELY_FITS, Leaf, document_leaves, fits, leaf_path
 from feeds.revisions import Revision
 from feeds.storage.schema import DELETED
 from feeds.tree import Node
-from feeds.values import encode_value
+from feeds.values import cut_text, encode_value
 
 PathKey = tuple[str, bytes, str]  # (shape, ordered value, places)
 
@@ -79,6 +79,33 @@ def index_rows(
         else:
             rows.append((numbers(shape), encode_value(value), doc, places, seq))
     return rows, skipped
+
+
+def told_moves(
+    old: dict[PathKey, Leaf], new: dict[PathKey, Leaf], came: Sequence[PathKey], left: Sequence[PathKey]
+) -> tuple[list[str], list[list[Any]]]:
+    """What the log tells of a move from `old` to `new`: path texts that came, and those that left with their values.
+
+    The index is typed and orders numbers by value; texts are neither. So `1` to `"1"` moves in the index and not in
+    the log, and `1` to `1.0` the other way round.
+    """
+    entered = {leaf_path(new[key]): None for key in came}
+    gone = {leaf_path(old[key]): told_value(old[key][2]) for key in left}
+    for key, leaf in new.items():
+        was = old.get(key)
+        if was is not None and (type(leaf[2]) is float or type(was[2]) is float):
+            before, now = leaf_path(was), leaf_path(leaf)
+            if before != now:
+                entered[now], gone[before] = None, was[2]
+    if entered and gone:
+        for both in entered.keys() & gone.keys():
+            del entered[both], gone[both]
+    return list(entered), [[path, value] for path, value in gone.items()]
+
+
+def told_value(value: Any) -> Any:
+    """A value as a path that left is told with: long texts cut as in the path."""
+    return cut_text(value) if type(value) is str else value
 
 
 def state_of(row: Any) -> DocState:

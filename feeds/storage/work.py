@@ -15,10 +15,19 @@ from feeds.errors import Damaged
 from feeds.paths import leaf_path
 from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, MISSING, PURGED
 from feeds.storage.shapes import ShapeNumbers
-from feeds.storage.state import DocState, decode, encode, index_paths, index_rows, others_column, state_of
+from feeds.storage.state import (
+    DocState,
+    decode,
+    encode,
+    index_paths,
+    index_rows,
+    others_column,
+    state_of,
+    told_moves,
+    told_value,
+)
 from feeds.storage.statements import Statements
 from feeds.tree import Key, Node, Tree, stem, tree_of
-from feeds.values import cut_text
 
 BODIES_KEPT = 32  # superseded bodies of a document that is written often, before compaction takes them
 _STEM_EVERY = 16  # a branched tree is read whole to be stemmed, so not at every write
@@ -168,6 +177,7 @@ class BarrelWork:
                 self._grown[state.doc] = (state, old_winner.generation)
         entered: bytes | None = None
         gone: bytes | None = None
+        expired = expired and winner.deleted  # a conflict that lives on stands for the document
         flags = (DELETED if winner.deleted else 0) | (EXPIRED if expired else 0)
         if old_winner is None or old_winner.key != winner.key:
             if body is None:
@@ -185,7 +195,7 @@ class BarrelWork:
                 self.skipped += skipped
             else:
                 state.body = body
-            if self._expires:
+            if self._expires or state.expires is not None:
                 state.expires = None if winner.deleted else self.expiry(data)
         state.leaves = leaves
         state.seq = seq
@@ -225,6 +235,7 @@ class BarrelWork:
         new, number, doc = state.paths, self.number, state.doc
         came = [key for key in new if key not in old] if old else list(new)
         left = [key for key in old if key not in new]
+        entered, gone = ([], []) if state.deleted else told_moves(old, new, came, left)
         for shape, value, places in came:
             at = (number(shape), value, doc, places)
             self._path_ops[at] = seq
@@ -233,9 +244,7 @@ class BarrelWork:
             at = (number(shape), value, doc, places)
             self._path_ops[at] = None
             self._gone_ops[at] = seq
-        entered = encode([leaf_path(new[key]) for key in came]) if old and came else None
-        gone = encode([[leaf_path(old[key]), told_value(old[key][2])] for key in left]) if left else None
-        return entered, gone
+        return encode(entered) if entered else None, encode(gone) if gone else None
 
     def number(self, shape: str) -> int:
         """The number of a shape in this barrel."""
@@ -350,11 +359,6 @@ class BarrelWork:
             self.statements.delete_rev,
             [(self.barrel, state.doc, node.generation, node.digest) for node in removed],
         )
-
-
-def told_value(value: Any) -> Any:
-    """A value as a path that left is told with: long texts cut as in the path."""
-    return cut_text(value) if type(value) is str else value
 
 
 _settings: dict[str, BarrelSettings] = {}

@@ -118,6 +118,7 @@ class Transaction:
         self.shapes = shapes
         self.now = now
         self.works: dict[int, BarrelWork] = {}
+        self.released: list[BarrelWork] = []
 
     def execute(self, statement: str, *parameters: Any) -> list[Any]:
         """The rows of a statement (none of one that gives none)."""
@@ -152,6 +153,13 @@ class Transaction:
         answer = msgspec.json.encode([_told(outcome) for outcome in outcomes])
         row = (barrel, token.scope, token.key, token.digest, answer, self.now)
         self.execute(self.statements.insert_token, *row)
+
+    def release(self, barrel: int) -> None:
+        """Write what one barrel collected, and read its row again before it is worked on again."""
+        work = self.works.pop(barrel, None)
+        if work is not None:
+            work.flush()
+            self.released.append(work)
 
     def flush(self) -> None:
         """Write what the barrels collected."""
@@ -317,7 +325,8 @@ class Writer:
             weight = size = 0
             while self._waiting and weight < GROUP_MAX and size < GROUP_BYTES_MAX:
                 operation = self._waiting.popleft()
-                group.append(operation)
+                if operation.future.set_running_or_notify_cancel():
+                    group.append(operation)
                 weight += operation.weight
                 size += operation.size
             self._weight -= weight
@@ -381,7 +390,7 @@ class Writer:
                 logger.warning("rolling back failed: %s", error.orig)
 
     def _tell(self, transaction: Transaction) -> None:
-        for work in transaction.works.values():
+        for work in (*transaction.released, *transaction.works.values()):
             if work.seq != work.head_before:
                 for hook in self._hooks:
                     try:

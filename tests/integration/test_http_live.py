@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +283,7 @@ async def test_a_client_that_does_not_read_is_cut_off_and_slows_nobody(web: Serv
     barrel = web.store.barrel("geo")
     text = "x" * 100_000
     barrel.bulk([{"_id": f"big{number}", "text": text} for number in range(120)])
-    reader, writer = await web.connect()
+    _, writer = await web.connect()
     transport = writer.transport
     assert isinstance(transport, asyncio.Transport)
     transport.pause_reading()
@@ -297,16 +297,13 @@ async def test_a_client_that_does_not_read_is_cut_off_and_slows_nobody(web: Serv
 
 
 async def test_live_feeds_are_bounded(web: Served) -> None:
-    async with following(web, feed="continuous"), following(web, feed="continuous"):
-        async with (
-            following(web, feed="continuous"),
-            following(web, feed="continuous"),
-            following(web, feed="continuous"),
-        ):
-            answer = await web.client.get(CHANGES, params={"feed": "continuous"})
-            assert (answer.status_code, answer.json()["error"]) == (503, "overloaded")
-            assert "http_live_feeds" in answer.json()["reason"]
-            assert answer.headers["retry-after"] == "1"
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            await stack.enter_async_context(following(web, feed="continuous"))
+        answer = await web.client.get(CHANGES, params={"feed": "continuous"})
+        assert (answer.status_code, answer.json()["error"]) == (503, "overloaded")
+        assert "http_live_feeds" in answer.json()["reason"]
+        assert answer.headers["retry-after"] == "1"
     await eventually(lambda: streams(web) == 0)
     assert web.app.admission.live.used == 0
 

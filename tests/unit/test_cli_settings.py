@@ -50,25 +50,19 @@ def test_every_setting_says_what_it_means() -> None:
 
 @pytest.mark.parametrize("name", ["http", "mqtt", "mqtt_ws"])
 @pytest.mark.parametrize("host", ["0.0.0.0", "[::]", "192.168.1.5", "example.org"])
-def test_listening_beyond_this_machine_without_users_or_token_is_refused(name: str, host: str) -> None:
+def test_listening_beyond_this_machine_without_a_token_is_refused(name: str, host: str) -> None:
     with pytest.raises(BadRequest, match=f"{name} .* can be reached from other machines") as caught:
         load_settings({name: f"{host}:1234"})
     assert "SPILE_TOKEN" in caught.value.reason
 
 
-@pytest.mark.parametrize("guard", [{"token": "secret"}, {"users": "users.toml"}])
-def test_with_users_or_a_token_it_may_be_reached(guard: dict[str, str]) -> None:
-    settings = load_settings({"http": "0.0.0.0:80", **guard})
+def test_with_a_token_it_may_be_reached() -> None:
+    settings = load_settings({"http": "0.0.0.0:80", "token": "secret"})
     assert settings.exposed == ("http 0.0.0.0:80",)
 
 
-def test_an_external_broker_leaves_the_embedded_one_out() -> None:
-    settings = load_settings({"broker": "mqtt://broker.example:1883", "mqtt": "0.0.0.0:1883"})
-    assert settings.exposed == ()
-
-
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "[::1]"])
-def test_loopback_needs_no_users(host: str) -> None:
+def test_loopback_needs_no_token(host: str) -> None:
     assert load_settings({"http": f"{host}:80"}).exposed == ()
 
 

@@ -347,11 +347,13 @@ EVENTS = {
     "long": 1,
 }
 
+WEIGHTED = [name for name, weight in EVENTS.items() for _ in range(weight)]
+
 
 @settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
-    events=st.lists(st.sampled_from([name for name, weight in EVENTS.items() for _ in range(weight)]), min_size=40, max_size=250),
+    events=st.lists(st.sampled_from(WEIGHTED), min_size=40, max_size=250),
     window=st.sampled_from([0, 1, 2, 5, 100]),
     bytes_=st.sampled_from([0, 150, 1_000, 1 << 20]),
     pending=st.sampled_from([100, 1 << 20]),

@@ -1,0 +1,42 @@
+"""What `HOST:PORT` means, and whether it can be reached from outside this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import NamedTuple
+
+__all__ = ["Address"]
+
+
+class Address(NamedTuple):
+    """A host and a TCP port to listen on; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """Read `127.0.0.1:8000`, `localhost:8000` or `[::1]:8000`. Raises ValueError naming what is wrong."""
+        host, colon, port = text.strip().rpartition(":")
+        if host.startswith("[") and host.endswith("]"):
+            host = host[1:-1]
+        elif ":" in host:
+            raise ValueError(f"{text!r}: put an IPv6 address into brackets, as in [::1]:8000")
+        if not colon or not host:
+            raise ValueError(f"{text!r} is not HOST:PORT, as in 127.0.0.1:8000")
+        if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+            raise ValueError(f"{text!r}: the port is a number from 0 to 65535")
+        return cls(host, int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can reach it. A name other than `localhost` counts as reachable."""
+        if self.host.lower() == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -1,0 +1,120 @@
+"""What a command asks for, whoever answers: a running service, or a store that the command opened itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self
+
+import msgspec
+
+from feeds.errors import BadRequest
+
+__all__ = ["DEFAULT_URL", "Backend", "BulkResult", "ChangesQuery", "FindQuery", "Found", "connect"]
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+class BulkResult(msgspec.Struct, frozen=True):
+    """What became of one document of a batch: `rev` and `seq`, or `error`, `reason` and `hint`."""
+
+    id: str | None = None
+    rev: str | None = None
+    seq: int | None = None
+    error: str | None = None
+    reason: str | None = None
+
+
+class ChangesQuery(msgspec.Struct, frozen=True):
+    """Which changes: after the position `since`, matching any of `patterns` (none: all)."""
+
+    since: str = "first"
+    patterns: tuple[str, ...] = ()
+    docs: bool = False
+    descending: bool = False
+
+
+class FindQuery(msgspec.Struct, frozen=True):
+    """Which documents stand under `path`; `from_` and `to` are JSON values, or else text."""
+
+    path: str
+    from_: str | None = None
+    to: str | None = None
+    prefix: str | None = None
+    order: Literal["key", "value"] = "key"
+    descending: bool = False
+    docs: bool = False
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A page of found documents, each `{id, path, value, doc?}` as JSON; `next` leads to the next page."""
+
+    results: list[msgspec.Raw]
+    next: str | None = None
+
+
+class Backend(Protocol):
+    """The calls of the command line. Barrels and ids are plain text; every call raises SpileError."""
+
+    def barrels(self) -> list[dict[str, Any]]: ...
+    def info(self, barrel: str) -> dict[str, Any]: ...
+    def create(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]: ...
+    def configure(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]: ...
+    def drop(self, barrel: str) -> None: ...
+
+    def get(
+        self,
+        barrel: str,
+        doc_id: str,
+        *,
+        rev: str | None = None,
+        revs: bool = False,
+        conflicts: bool = False,
+        history: bool = False,
+    ) -> bytes:
+        """The document as JSON."""
+
+    def put(
+        self, barrel: str, doc_id: str, doc: bytes, *, rev: str | None = None, update: bool = False
+    ) -> dict[str, Any]:
+        """Store it as `{id, rev, seq}` tells; `update` extends the winner whatever it is."""
+
+    def merge(self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None) -> dict[str, Any]: ...
+    def delete(self, barrel: str, doc_id: str, *, rev: str) -> dict[str, Any]: ...
+    def purge(self, barrel: str, doc_id: str, revs: Sequence[str]) -> dict[str, Any]:
+        """Remove the branches that end in `revs`; none given: all of them."""
+
+    def bulk(self, barrel: str, body: bytes, key: str) -> list[BulkResult]:
+        """Store the documents of `{docs, update?}`, results in order; the same `key` stores nothing twice."""
+
+    def find(self, barrel: str, query: FindQuery, *, limit: int, after: str | None = None) -> Found: ...
+    def changes(self, barrel: str, query: ChangesQuery, *, limit: int | None) -> Iterator[bytes]:
+        """Rows as JSON up to the present, however many there are, with flat memory."""
+
+    def follow(self, barrel: str, query: ChangesQuery) -> Iterator[bytes]:
+        """Rows as JSON as they come, without end; after a lost connection from the last row on."""
+
+    def listening_to(self, barrel: str) -> Any:
+        """Where `listeners` hears this barrel: a URL, or the barrel itself."""
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def connect(url: str | None, database: str | None) -> Backend:
+    """The service at `url` (default: SPILE_URL, then port 8000 here), or the store of `database`, opened.
+
+    Raises BadRequest if both are given, StoreLocked if another process holds the store.
+    """
+    if database is not None:
+        if url is not None:
+            raise BadRequest("--url and --database exclude each other", hint="Give one of them.")
+        from broker.cli.direct import DirectBackend
+
+        return DirectBackend.open(database)
+    from broker.cli.over_http import HttpBackend
+
+    return HttpBackend.at(url)

@@ -1,0 +1,135 @@
+"""Making, listing, setting up and dropping barrels."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from broker.cli.options import BarrelName, DatabaseOption, UrlOption, backend_of, examples
+from broker.cli.output import standard_output
+
+app = typer.Typer()
+PANEL = "Barrels"
+
+Retain = Annotated[
+    bool | None,
+    typer.Option("--retain/--no-retain", help="Keep each document's newest change as a retained message."),
+]
+Ttl = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="Documents expire this long after they were written.")
+]
+TtlField = Annotated[
+    str | None, typer.Option(metavar="KEY", help="Documents expire at the time that this key of theirs holds.")
+]
+Publish = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Publish only these paths; may be repeated. Default: everything."),
+]
+PathQos = Annotated[
+    int | None, typer.Option(min=0, max=1, metavar="0|1", help="Quality of service of messages on paths.")
+]
+RevsLimit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Revisions remembered for each branch.")]
+LogKept = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="How long old rows of the log are kept for listeners.")
+]
+ReplicateExpiry = Annotated[
+    bool | None,
+    typer.Option("--replicate-expiry/--no-replicate-expiry", help="Whether deletions by expiry are replicated."),
+]
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog=examples(
+        "spile create geo", "spile create sensors --retain --ttl 86400", "spile create 'a/b' --publish _id/#"
+    ),
+)
+def create(
+    barrel: BarrelName,
+    retain: Retain = None,
+    ttl: Ttl = None,
+    ttl_field: TtlField = None,
+    publish: Publish = None,
+    path_qos: PathQos = None,
+    revs_limit: RevsLimit = None,
+    log_kept: LogKept = None,
+    replicate_expiry: ReplicateExpiry = None,
+    url: UrlOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Make a barrel."""
+    settings = _given(retain, ttl, ttl_field, publish, path_qos, revs_limit, log_kept, replicate_expiry)
+    with backend_of(url, database) as backend:
+        standard_output().told(backend.create(barrel, settings), f"{barrel} is made")
+
+
+@app.command(
+    rich_help_panel=PANEL,
+    epilog=examples("spile configure geo --retain", "spile configure geo --publish '_id/#' --publish 'region/#'"),
+)
+def configure(
+    barrel: BarrelName,
+    retain: Retain = None,
+    ttl: Ttl = None,
+    ttl_field: TtlField = None,
+    publish: Publish = None,
+    path_qos: PathQos = None,
+    revs_limit: RevsLimit = None,
+    log_kept: LogKept = None,
+    replicate_expiry: ReplicateExpiry = None,
+    url: UrlOption = None,
+    database: DatabaseOption = None,
+) -> None:
+    """Change the settings of a barrel; those not named stay."""
+    settings = _given(retain, ttl, ttl_field, publish, path_qos, revs_limit, log_kept, replicate_expiry)
+    if not settings:
+        raise typer.BadParameter("nothing to change: name at least one setting")
+    with backend_of(url, database) as backend:
+        standard_output().told(backend.configure(barrel, settings), f"{barrel} is set up")
+
+
+@app.command(rich_help_panel=PANEL, epilog=examples("spile barrels", "spile barrels | jq .name"))
+def barrels(url: UrlOption = None, database: DatabaseOption = None) -> None:
+    """List the barrels."""
+    with backend_of(url, database) as backend:
+        columns = ("name", "doc_count", "deleted_count", "seq", "bytes")
+        standard_output().table(columns, backend.barrels())
+
+
+@app.command(rich_help_panel=PANEL, epilog=examples("spile info geo"))
+def info(barrel: BarrelName, url: UrlOption = None, database: DatabaseOption = None) -> None:
+    """Tell what is known of a barrel."""
+    with backend_of(url, database) as backend:
+        standard_output().facts(backend.info(barrel))
+
+
+@app.command(rich_help_panel=PANEL, epilog=examples("spile drop geo"))
+def drop(barrel: BarrelName, url: UrlOption = None, database: DatabaseOption = None) -> None:
+    """Drop a barrel with everything in it; this cannot be undone."""
+    with backend_of(url, database) as backend:
+        backend.drop(barrel)
+        standard_output().told({"dropped": barrel}, f"{barrel} is dropped")
+
+
+def _given(
+    retain: bool | None,
+    ttl: float | None,
+    ttl_field: str | None,
+    publish: list[str] | None,
+    path_qos: int | None,
+    revs_limit: int | None,
+    log_kept: float | None,
+    replicate_expiry: bool | None,
+) -> dict[str, Any]:
+    settings = {
+        "retain": retain,
+        "ttl": ttl,
+        "ttl_field": ttl_field,
+        "publish": publish or None,
+        "path_qos": path_qos,
+        "revs_limit": revs_limit,
+        "log_kept": log_kept,
+        "replicate_expiry": replicate_expiry,
+    }
+    return {name: value for name, value in settings.items() if value is not None}

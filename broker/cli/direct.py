@@ -1,0 +1,186 @@
+"""The backend that opens a store itself, for when no service runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import unquote
+
+import msgspec
+
+from broker.cli.backend import BulkResult, ChangesQuery, FindQuery, Found
+from feeds import Barrel, BarrelSettings, Store, Written
+from feeds.errors import BadRequest, EpochChanged, SpileError, StoreLocked
+from feeds.paths import encode_segment
+from feeds.patterns import parse_patterns
+from feeds.positions import SEQ_MAX, parse_since
+
+__all__ = ["DirectBackend", "open_store"]
+
+PAGE_ROWS = 1000
+PAGE_BYTES = 256 * 1024
+
+
+def open_store(database: str, *, create: bool = False) -> Store:
+    """The store at a database URL, a directory or a `spile.db`. Raises StoreLocked with what to do then."""
+    path = Path(database)
+    if "://" not in database and path.suffix == ".db":
+        database = f"sqlite:///{path}"
+    try:
+        return Store.open(database, create=create)
+    except StoreLocked as error:
+        hint = "A service runs on this store: speak to it with --url instead of --database, or stop it first."
+        raise StoreLocked(error.reason, hint=hint) from error
+
+
+class DirectBackend:
+    """One store in this process; nobody else can write it meanwhile."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @classmethod
+    def open(cls, database: str) -> DirectBackend:
+        """Open the store, which is made where it is missing."""
+        return cls(open_store(database, create=True))
+
+    def barrels(self) -> list[dict[str, Any]]:
+        return [_plain(info) for info in self._store.barrels()]
+
+    def info(self, barrel: str) -> dict[str, Any]:
+        return _plain(self._barrel(barrel).info())
+
+    def create(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return _plain(self._store.create(barrel, BarrelSettings.parse(settings)).info())
+
+    def configure(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        present = self._barrel(barrel).settings
+        return _plain(self._store.configure(barrel, BarrelSettings.parse(settings, present)))
+
+    def drop(self, barrel: str) -> None:
+        self._store.drop(barrel)
+
+    def get(
+        self,
+        barrel: str,
+        doc_id: str,
+        *,
+        rev: str | None = None,
+        revs: bool = False,
+        conflicts: bool = False,
+        history: bool = False,
+    ) -> bytes:
+        found = self._barrel(barrel).get(doc_id, rev=rev, revs=revs, conflicts=conflicts, history=history)
+        return found.json()
+
+    def put(
+        self, barrel: str, doc_id: str, doc: bytes, *, rev: str | None = None, update: bool = False
+    ) -> dict[str, Any]:
+        return _told(self._barrel(barrel).put(doc, id=doc_id, rev=rev, update=update))
+
+    def merge(self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None) -> dict[str, Any]:
+        return _told(self._barrel(barrel).merge(doc_id, patch, rev=rev))
+
+    def delete(self, barrel: str, doc_id: str, *, rev: str) -> dict[str, Any]:
+        return _told(self._barrel(barrel).delete(doc_id, rev=rev))
+
+    def purge(self, barrel: str, doc_id: str, revs: Sequence[str]) -> dict[str, Any]:
+        return _told(self._barrel(barrel).purge(doc_id, revs))
+
+    def bulk(self, barrel: str, body: bytes, key: str) -> list[BulkResult]:
+        results = []
+        for outcome in self._barrel(barrel).bulk_json(body):
+            if isinstance(outcome, SpileError):
+                doc_id = outcome.details.get("id")
+                results.append(BulkResult(id=doc_id, error=outcome.code, reason=outcome.reason))
+            else:
+                results.append(BulkResult(id=outcome.id, rev=outcome.rev, seq=outcome.seq))
+        return results
+
+    def find(self, barrel: str, query: FindQuery, *, limit: int, after: str | None = None) -> Found:
+        segments = query.path.removeprefix("/").split("/")
+        path = "/".join(part if part in ("+", "*") else encode_segment(unquote(part)) for part in segments)
+        bounds = {
+            name: _value(bound) for name, bound in (("from_", query.from_), ("to", query.to)) if bound is not None
+        }
+        page = self._barrel(barrel).find(
+            path,
+            prefix=query.prefix,
+            order=query.order,
+            descending=query.descending,
+            docs=query.docs,
+            limit=limit,
+            after=after,
+            **bounds,
+        )
+        return Found(_raw(page.results), page.next)
+
+    def changes(self, barrel: str, query: ChangesQuery, *, limit: int | None) -> Iterator[bytes]:
+        held = self._barrel(barrel)
+        patterns = parse_patterns(query.patterns)
+        since = parse_since(query.since)
+        if query.descending:
+            newest = held.changes(since, limit=limit, descending=True, patterns=patterns, docs=query.docs)
+            yield from map(msgspec.json.encode, newest.results)
+            return
+        start = held.resolve(since, patterns=bool(patterns))
+        if start.snapshot:
+            raise EpochChanged(f"the position {query.since} is not one of {barrel} any more")
+        left = limit if limit is not None else SEQ_MAX
+        with closing(held.replay(start.after, patterns, docs=query.docs)) as replay:
+            caught_up = replay.upto <= start.after
+            while left and not caught_up:
+                page = replay.next(min(left, PAGE_ROWS), PAGE_BYTES)
+                yield from map(msgspec.json.encode, page.rows)
+                left -= len(page.rows)
+                caught_up = page.caught_up
+
+    def follow(self, barrel: str, query: ChangesQuery) -> Iterator[bytes]:
+        raise BadRequest(
+            "a store that this command holds cannot change meanwhile, so there is nothing to follow",
+            hint="Start the service (`spile serve`) and follow it with --url.",
+        )
+
+    def listening_to(self, barrel: str) -> Barrel:
+        """The barrel itself, which `listeners` can follow in process."""
+        return self._barrel(barrel)
+
+    def close(self) -> None:
+        self._store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _barrel(self, name: str) -> Barrel:
+        return self._store.barrel(name)
+
+
+def _plain(info: msgspec.Struct) -> dict[str, Any]:
+    return msgspec.to_builtins(info)  # type: ignore[no-any-return]
+
+
+def _told(written: Written) -> dict[str, Any]:
+    """A write as the service tells it."""
+    told: dict[str, Any] = {"id": written.id, "rev": written.rev, "seq": written.seq}
+    told |= {name: True for name in ("repeated", "unchanged") if getattr(written, name)}
+    return told
+
+
+def _raw(values: Sequence[msgspec.Struct]) -> list[msgspec.Raw]:
+    return [msgspec.Raw(msgspec.json.encode(value)) for value in values]
+
+
+def _value(text: str) -> Any:
+    """A bound as JSON, or as plain text where it is no JSON."""
+    try:
+        return msgspec.json.decode(text)
+    except msgspec.DecodeError:
+        return text

@@ -1,0 +1,66 @@
+"""What the command line's exit code says, and how an error reads on standard error."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from feeds.errors import SpileError
+
+__all__ = [
+    "DONE",
+    "EXIT_CODES",
+    "INTERRUPTED",
+    "NO_SERVICE",
+    "PIPE_CLOSED",
+    "REFUSED",
+    "PipeClosed",
+    "exit_code",
+    "report",
+]
+
+DONE = 0
+REFUSED = 1
+WRONG_USE = 2
+NO_SERVICE = 3
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+
+EXIT_CODES = {
+    "error": REFUSED,
+    "bad_request": REFUSED,
+    "forbidden": REFUSED,
+    "unauthorized": REFUSED,
+    "not_found": REFUSED,
+    "exists": REFUSED,
+    "conflict": REFUSED,
+    "precondition_failed": REFUSED,
+    "token_reused": REFUSED,
+    "too_large": REFUSED,
+    "epoch_changed": REFUSED,
+    "newer_schema": REFUSED,
+    "damaged": REFUSED,
+    "overloaded": NO_SERVICE,
+    "unavailable": NO_SERVICE,
+    "storage_full": NO_SERVICE,
+    "store_locked": NO_SERVICE,
+    "timeout": NO_SERVICE,
+}
+"""By the code of an error. Wrong use of the command line itself is found before anything is asked, and is 2."""
+
+
+class PipeClosed(Exception):
+    """Whoever read the output has gone; there is nothing to say, and nobody to say it to."""
+
+
+def exit_code(error: SpileError) -> int:
+    """The exit code for an error; one whose code is not known is a refusal."""
+    return EXIT_CODES.get(error.code, REFUSED)
+
+
+def report(error: SpileError) -> None:
+    """Say on standard error what was refused, and what to do."""
+    print(f"spile: {error.reason}", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)

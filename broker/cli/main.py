@@ -1,0 +1,84 @@
+"""The command `spile`: all its commands together, and how it ends.
+
+Imports little, so that help and completion come at once; each command imports what it needs when it runs.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from broker.cli.commands import barrels, changes, documents, find, keeping, listen, load, service
+from broker.cli.exits import DONE, INTERRUPTED, PIPE_CLOSED, PipeClosed, exit_code, report
+from broker.cli.version import version_text
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="spile",
+    help="Documents in, changes out on MQTT.",
+    epilog="Exit codes: 0 done, 1 refused or not found, 2 wrong use, 3 no service.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for part in (service, barrels, documents, load, find, changes, listen, keeping):
+    app.add_typer(part.app)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"spile {version_text()}")
+        raise typer.Exit
+
+
+@app.callback()
+def spile(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Documents in, changes out on MQTT."""
+
+
+def main() -> None:
+    """Run the command line of this process, and exit."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = _command()
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (PipeClosed, BrokenPipeError):
+        # Python flushes once more at its end, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+
+
+def _command() -> int:
+    try:
+        app(prog_name="spile")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    except Exception as error:
+        # The package of the errors takes long to import; help and completion do without it.
+        from feeds.errors import SpileError
+
+        if not isinstance(error, SpileError):
+            raise
+        sys.stdout.flush()
+        report(error)
+        return exit_code(error)
+    return DONE
+
+
+if __name__ == "__main__":
+    main()

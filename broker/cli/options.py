@@ -1,0 +1,123 @@
+"""Arguments and options that several commands share, checked before anything is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from broker.cli.backend import Backend
+    from feeds.errors import SpileError
+
+__all__ = [
+    "BarrelName",
+    "DatabaseOption",
+    "DocsOption",
+    "Patterns",
+    "RevOption",
+    "Since",
+    "UrlOption",
+    "backend_of",
+    "examples",
+    "told",
+]
+
+
+def backend_of(url: str | None, database: str | None) -> Backend:
+    """What answers this command; giving both is wrong use."""
+    if url is not None and database is not None:
+        raise typer.BadParameter("--url and --database exclude each other")
+    from broker.cli.backend import connect
+
+    return connect(url, database)
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help."""
+    return "\n".join(("[bold]Examples[/bold]", *("  " + line.replace("[", "\\[") for line in lines)))
+
+
+def told(error: SpileError) -> str:
+    """Reason and hint as sentences of one paragraph."""
+    return " ".join(part if part.endswith((".", "!", "?")) else f"{part}." for part in (error.reason, error.hint))
+
+
+def _checked(check: Callable[[Any], object]) -> Callable[[Any], Any]:
+    """A callback that turns what `check` refuses into wrong use."""
+
+    def callback(value: Any) -> Any:
+        if value is None:
+            return None
+        from feeds.errors import BadRequest
+
+        try:
+            check(value)
+        except BadRequest as error:
+            raise typer.BadParameter(told(error)) from error
+        return value
+
+    return callback
+
+
+def _check_barrel(name: str) -> None:
+    from feeds.barrels import check_barrel_name
+
+    check_barrel_name(name)
+
+
+def _check_patterns(patterns: list[str]) -> None:
+    from feeds.patterns import parse_patterns
+
+    parse_patterns(patterns)
+
+
+def _check_since(since: str) -> None:
+    from feeds.positions import parse_since
+
+    parse_since(since)
+
+
+UrlOption = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        metavar="URL",
+        show_default="SPILE_URL, else http://127.0.0.1:8000",
+        help="The running service to speak to.",
+        rich_help_panel="Which store",
+    ),
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--database",
+        metavar="URL|DIR",
+        help="Open this store itself instead of speaking to a service.",
+        rich_help_panel="Which store",
+    ),
+]
+BarrelName = Annotated[
+    str, typer.Argument(metavar="BARREL", help="The barrel's name.", callback=_checked(_check_barrel))
+]
+Patterns = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATTERN]...",
+        help="Paths to hear, such as region/+/name or region/#; none: everything.",
+        callback=_checked(_check_patterns),
+        show_default=False,
+    ),
+]
+Since = Annotated[
+    str,
+    typer.Option(
+        "--since",
+        metavar="P",
+        help="Begin after this position, at the first change, or now.",
+        callback=_checked(_check_since),
+    ),
+]
+RevOption = Annotated[str | None, typer.Option("--rev", metavar="REV", help="The revision that this write extends.")]
+DocsOption = Annotated[bool, typer.Option("--docs", help="With the documents.")]

@@ -1,0 +1,287 @@
+"""The backend that speaks to a running service over HTTP."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from broker.cli.backend import DEFAULT_URL, BulkResult, ChangesQuery, FindQuery, Found
+from broker.cli.elements import elements_of_member
+from broker.cli.events import Event, events
+from broker.cli.inputs import BadInput
+from broker.cli.remote_errors import error_of
+from feeds.errors import BadRequest, SpileError, Timeout, Unavailable
+
+__all__ = ["HttpBackend"]
+
+T = TypeVar("T")
+Options = list[tuple[str, str | int | float | bool | None]]
+
+_log = logging.getLogger("spile.cli")
+
+CONNECT_S_MAX = 5.0
+ANSWER_S_MAX = 120.0
+SILENCE_S_MAX = 30.0
+"""The service sends a sign of life at least every 10 s; three missed ones are a lost connection."""
+
+RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+"""Waits before connecting again, the last one repeated."""
+
+_PERCENT_ALONE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+class _Bulk(msgspec.Struct):
+    results: list[BulkResult]
+
+
+class _Results(msgspec.Struct):
+    results: list[dict[str, Any]]
+
+
+class HttpBackend:
+    """One service at one address, over one connection at a time."""
+
+    def __init__(self, url: str, client: httpx.Client) -> None:
+        self._url = url
+        self._client = client
+
+    @classmethod
+    def at(cls, url: str | None) -> HttpBackend:
+        """The service at `url`, else at SPILE_URL, else on this machine; SPILE_TOKEN is sent where it is set.
+
+        A URL may carry `user:password@`. Raises BadRequest for what is no http URL.
+        """
+        url = (url or os.environ.get("SPILE_URL") or DEFAULT_URL).rstrip("/")
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise BadRequest(f"{url!r} is no http URL", hint=f"Give a URL such as {DEFAULT_URL}.")
+        token = os.environ.get("SPILE_TOKEN")
+        client = httpx.Client(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"} if token else None,
+            timeout=httpx.Timeout(ANSWER_S_MAX, connect=CONNECT_S_MAX),
+            # A proxy is of no use for a service on this machine, and certificates cost time to load.
+            trust_env=parts.hostname not in ("127.0.0.1", "::1", "localhost"),
+            verify=parts.scheme == "https",
+        )
+        return cls(url, client)
+
+    def barrels(self) -> list[dict[str, Any]]:
+        return self._object("GET", "/barrels")["barrels"]  # type: ignore[no-any-return]
+
+    def info(self, barrel: str) -> dict[str, Any]:
+        return self._object("GET", _barrel(barrel))
+
+    def create(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return self._object("POST", _barrel(barrel), msgspec.json.encode(settings))
+
+    def configure(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        return self._object("PATCH", _barrel(barrel), msgspec.json.encode(settings))
+
+    def drop(self, barrel: str) -> None:
+        self._answer("DELETE", _barrel(barrel))
+
+    def get(
+        self,
+        barrel: str,
+        doc_id: str,
+        *,
+        rev: str | None = None,
+        revs: bool = False,
+        conflicts: bool = False,
+        history: bool = False,
+    ) -> bytes:
+        asked = _options(rev=rev, revs=revs, conflicts=conflicts, history=history)
+        return self._answer("GET", _document(barrel, doc_id), options=asked).content
+
+    def put(
+        self, barrel: str, doc_id: str, doc: bytes, *, rev: str | None = None, update: bool = False
+    ) -> dict[str, Any]:
+        return self._object("PUT", _document(barrel, doc_id), doc, options=_options(rev=rev, update=update))
+
+    def merge(self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None) -> dict[str, Any]:
+        return self._object("PATCH", _document(barrel, doc_id), patch, options=_options(rev=rev))
+
+    def delete(self, barrel: str, doc_id: str, *, rev: str) -> dict[str, Any]:
+        return self._object("DELETE", _document(barrel, doc_id), options=_options(rev=rev))
+
+    def purge(self, barrel: str, doc_id: str, revs: Sequence[str]) -> dict[str, Any]:
+        body = msgspec.json.encode({doc_id: list(revs)})
+        answer = self._answer("POST", f"{_barrel(barrel)}/docs/_purge", body)
+        (result,) = self._read(answer.content, _Results).results
+        if "error" in result:
+            raise error_of(answer.status_code, msgspec.json.encode(result), self._shown_url)
+        return result
+
+    def bulk(self, barrel: str, body: bytes, key: str) -> list[BulkResult]:
+        answer = self._answer("POST", f"{_barrel(barrel)}/docs/_bulk", body, headers={"Idempotency-Key": key})
+        return self._read(answer.content, _Bulk).results
+
+    def find(self, barrel: str, query: FindQuery, *, limit: int, after: str | None = None) -> Found:
+        path = _PERCENT_ALONE.sub("%25", query.path.removeprefix("/"))
+        asked = _options(
+            **{"from": query.from_},
+            to=query.to,
+            prefix=query.prefix,
+            order=query.order,
+            descending=query.descending,
+            docs=query.docs,
+            limit=limit,
+            after=after,
+        )
+        answer = self._answer("GET", f"{_barrel(barrel)}/paths/{quote(path, safe='/%+*')}", options=asked)
+        return self._read(answer.content, Found)
+
+    def changes(self, barrel: str, query: ChangesQuery, *, limit: int | None) -> Iterator[bytes]:
+        with self._streamed(f"{_barrel(barrel)}/changes", _feed(query, limit=limit), ANSWER_S_MAX) as answer:
+            try:
+                for row in elements_of_member(answer.iter_bytes(), "results"):
+                    yield row.raw
+            except BadInput as error:
+                raise self._strange(error) from error
+
+    def follow(self, barrel: str, query: ChangesQuery) -> Iterator[bytes]:
+        since = query.since
+        failures = 0
+        connected = False
+        while True:
+            try:
+                for event in self._events(barrel, query, since):
+                    connected, failures = True, 0
+                    if event.kind == "end":
+                        raise error_of(200, event.data, self._shown_url)
+                    if event.data:
+                        yield event.data
+                    since = event.id or since
+                lost = "the service ended the feed"
+            except SpileError as error:
+                if not (connected and error.retryable):
+                    raise
+                lost = error.reason
+            if not failures:
+                _log.warning("connecting again: %s", lost)
+            time.sleep(RECONNECT_S[min(failures, len(RECONNECT_S) - 1)])
+            failures += 1
+
+    def listening_to(self, barrel: str) -> str:
+        return f"{self._url}/{quote(barrel, safe='')}"
+
+    def close(self) -> None:
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _events(self, barrel: str, query: ChangesQuery, since: str) -> Iterator[Event]:
+        """What one event source tells until its connection ends; at first where it begins."""
+        asked = [*_feed(query, since=since), ("feed", "eventsource")]
+        with self._streamed(f"{_barrel(barrel)}/changes", asked, SILENCE_S_MAX) as answer:
+            yield Event("message", answer.headers.get("spile-position"), b"")
+            yield from events(answer.iter_bytes())
+
+    @contextmanager
+    def _streamed(self, path: str, asked: Options, silence_s_max: float) -> Iterator[httpx.Response]:
+        """An answer that is read as it comes; what breaks off on the way is Unavailable."""
+        timeout = httpx.Timeout(silence_s_max, connect=CONNECT_S_MAX)
+        try:
+            with self._client.stream("GET", path, params=asked, timeout=timeout) as answer:
+                if answer.status_code != 200:
+                    raise error_of(answer.status_code, answer.read(), self._shown_url)
+                yield answer
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+
+    def _object(
+        self, method: str, path: str, body: bytes | None = None, options: Options | None = None
+    ) -> dict[str, Any]:
+        return self._read(self._answer(method, path, body, options).content, dict[str, Any])
+
+    def _answer(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        options: Options | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """The answer to one request; raises the service's error, Unavailable where there is no service."""
+        if body is not None:
+            headers = {**(headers or {}), "Content-Type": "application/json"}
+        try:
+            answer = self._client.request(method, path, content=body, params=options or None, headers=headers)
+        except httpx.TimeoutException as error:
+            if isinstance(error, httpx.ConnectTimeout):
+                raise self._unreachable(error) from error
+            raise Timeout(f"{self._shown_url} did not answer within {ANSWER_S_MAX:.0f} s") from error
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        if answer.status_code >= 300:
+            raise error_of(answer.status_code, answer.content, self._shown_url)
+        return answer
+
+    def _read(self, body: bytes, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.DecodeError as error:
+            raise self._strange(error) from error
+
+    @property
+    def _shown_url(self) -> str:
+        """The URL without a password."""
+        parts = urlsplit(self._url)
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+    def _strange(self, error: Exception) -> Unavailable:
+        return Unavailable(
+            f"{self._shown_url} answers, but not as Spile does: {error}",
+            hint="Check --url or SPILE_URL; another program may be listening there.",
+        )
+
+    def _unreachable(self, error: Exception) -> Unavailable:
+        return Unavailable(
+            f"no service answers at {self._shown_url} ({error})",
+            hint="Start one with `spile serve`, name another with --url or SPILE_URL, "
+            "or open a store itself with --database.",
+        )
+
+
+def _barrel(name: str) -> str:
+    return f"/barrels/{_segment(name)}"
+
+
+def _document(barrel: str, doc_id: str) -> str:
+    return f"{_barrel(barrel)}/docs/{_segment(doc_id)}"
+
+
+def _segment(text: str) -> str:
+    """One segment of a URL; dots are encoded where they alone would be taken for a step up."""
+    return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+
+
+def _options(**given: str | int | bool | None) -> Options:
+    """What was given, as a query: no None, no False."""
+    return [
+        (name, "true" if value is True else str(value))
+        for name, value in given.items()
+        if value is not None and value is not False
+    ]
+
+
+def _feed(query: ChangesQuery, *, since: str | None = None, limit: int | None = None) -> Options:
+    asked = _options(since=since or query.since, docs=query.docs, descending=query.descending, limit=limit)
+    return asked + [("pattern", pattern) for pattern in query.patterns]

@@ -1,0 +1,189 @@
+"""The ASGI application: from a request to its endpoint, and from whatever happens there to an answer.
+
+Starlette is the frame that others can mount into; requests go past its layers straight to the router over raw paths.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Iterable
+from time import perf_counter
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.types import ASGIApp
+
+from broker.http import about, barrels, batches, changes, documents, feed, local, paths
+from broker.http.admission import Admission
+from broker.http.answers import AnyAnswer, Streamed
+from broker.http.call import Call, ClientGone, Receive, Send
+from broker.http.endpoint import Endpoint, Route
+from broker.http.errors import Internal, MethodNotAllowed, error_answer
+from broker.http.exchange import send_answer, send_streamed
+from broker.http.metrics import HttpMetrics
+from broker.http.origin import check_host, check_origin
+from broker.http.routing import Match, Router
+from broker.http.services import Services
+from feeds.errors import NotFound, SpileError
+
+_log: Final = logging.getLogger("spile.http")
+
+_READING: Final = frozenset(("GET", "HEAD"))
+_UNKNOWN: Final = "unknown"
+_CLIENT_LEFT: Final = 499  # the number that proxies log for it; nobody receives it
+
+
+class Application(Starlette):
+    """Spile over HTTP. `closing` is set when live feeds have to end because the service stops."""
+
+    def __init__(self, services: Services, extra: Iterable[Route] = ()) -> None:
+        super().__init__()
+        limits = services.limits
+        self.services = services
+        self.closing = asyncio.Event()
+        self.admission = Admission(
+            requests_max=limits.requests_max, bytes_max=limits.bytes_max, live_max=limits.live_max
+        )
+        self.metrics = HttpMetrics(services.registry, {**services.gauges, "http": self.admission.stats})
+        self.endpoints: Router[Endpoint] = Router(
+            [
+                *about.routes(self.metrics, lambda: self.endpoints.routes),
+                *barrels.ROUTES,
+                *documents.ROUTES,
+                *batches.ROUTES,
+                *local.ROUTES,
+                *changes.ROUTES,
+                *feed.ROUTES,
+                *paths.ROUTES,
+                *extra,
+            ]
+        )
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """No layers: errors are answered in one place, and the hot path stays short."""
+        return self._serve
+
+    async def _serve(self, scope: Any, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._http(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await feed.serve_feed(self, scope, receive, send)
+        else:
+            await self.router(scope, receive, send)
+
+    async def _http(self, scope: Any, receive: Receive, send: Send) -> None:
+        started = perf_counter()
+        match = self.endpoints.match(scope["raw_path"].decode("latin-1"))
+        endpoint = find_endpoint(match, scope["method"])
+        params = match.params if match else {}
+        call = Call(scope, receive, self.services, self.admission, params, endpoint.options if endpoint else ())
+        try:
+            answer = await self._in_turn(call, send, match, endpoint)
+            if isinstance(answer, Streamed) and answer.live:
+                await self._follow(call, send, answer)
+            status, live = answer.status, isinstance(answer, Streamed) and answer.live
+        except ClientGone:
+            status, live = _CLIENT_LEFT, False
+            await _abort(scope)
+        finally:
+            call.release()
+        seconds = None if live else perf_counter() - started
+        self.metrics.observe(call.method, match.template if match else _UNKNOWN, status, seconds)
+
+    async def _in_turn(
+        self, call: Call, send: Send, match: Match[Endpoint] | None, endpoint: Endpoint | None
+    ) -> AnyAnswer:
+        """Answer and send within the bound of requests in work; only a live answer is left to be sent."""
+        try:
+            self.admission.requests.take()
+        except SpileError as error:
+            refusal = error_answer(error)
+            await send_answer(send, refusal)
+            return refusal
+        try:
+            answer = await self._answer(call, match, endpoint)
+            if isinstance(answer, Streamed):
+                if not answer.live:
+                    await self._stream(call, send, answer)
+            else:
+                await send_answer(send, answer)
+            return answer
+        finally:
+            self.admission.requests.give()
+
+    async def _answer(self, call: Call, match: Match[Endpoint] | None, endpoint: Endpoint | None) -> AnyAnswer:
+        try:
+            check_host(call.headers, self.services.limits.hosts)
+            if call.method not in _READING:
+                check_origin(call.headers, self.services.limits.origins)
+            if endpoint is None:
+                raise _nowhere(match, call)
+            return await endpoint.handler(call)
+        except SpileError as error:
+            return error_answer(error)
+        except ClientGone:
+            raise
+        except Exception as error:  # noqa: BLE001 - the one place where the unexpected becomes an answer
+            return error_answer(internal(error, call.method, match.template if match else _UNKNOWN))
+
+    async def _follow(self, call: Call, send: Send, answer: Streamed) -> None:
+        live = self.admission.live
+        try:
+            live.take()
+        except SpileError as error:
+            await answer.chunks.close()
+            await send_answer(send, error_answer(error))
+            return
+        try:
+            await self._stream(call, send, answer)
+        finally:
+            live.give()
+
+    async def _stream(self, call: Call, send: Send, answer: Streamed) -> None:
+        """Send a streamed answer. Its status is out, so that a failure can only be told by breaking off."""
+        try:
+            await send_streamed(call, send, answer, self.closing)
+        except ClientGone:
+            raise
+        except Exception as error:
+            internal(error, call.method, call.scope["raw_path"].decode("latin-1"))
+            raise ClientGone from error
+
+
+def create_app(services: Services, extra: Iterable[Route] = ()) -> Application:
+    """The application over these services; `extra` routes stand beside its own."""
+    return Application(services, extra)
+
+
+def find_endpoint(match: Match[Endpoint] | None, method: str) -> Endpoint | None:
+    """What serves the method at the place; a HEAD is served as its GET."""
+    if match is None:
+        return None
+    return match.methods.get("GET" if method == "HEAD" and "HEAD" not in match.methods else method)
+
+
+def internal(error: Exception, method: str, where: str) -> Internal:
+    """The answer to an unexpected exception, which is logged under the id that the client is told."""
+    request = uuid.uuid4().hex[:12]
+    _log.error("request %s failed: %s %s", request, method, where, exc_info=error)
+    return Internal(f"Request {request}")
+
+
+async def _abort(scope: Any) -> None:
+    """Close the connection at once, unsent bytes and all, where the server lets us."""
+    abort = scope.get("spile.abort")
+    if abort is not None:
+        abort()
+        await asyncio.sleep(0)
+
+
+def _nowhere(match: Match[Endpoint] | None, call: Call) -> SpileError:
+    if match is not None and match.allow:
+        reason = f"{call.method} is not served at {match.template}."
+        return MethodNotAllowed(reason, allow=match.allow)
+    return NotFound(
+        "There is nothing at this address.",
+        hint="/openapi.json describes what there is. A `/` in a barrel's name is written %2F.",
+    )

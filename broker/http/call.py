@@ -1,0 +1,220 @@
+"""One request, as handlers see it: its path, options, headers and bounded body.
+
+It reads and asks; answers are values that `broker.http.exchange` sends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from typing import Any, TypeVar
+
+import msgspec
+
+from broker.http.admission import Admission
+from broker.http.answers import revisions_in
+from broker.http.options import Options
+from broker.http.routing import decode
+from broker.http.services import Services, Verb
+from feeds import Barrel, Token
+from feeds.errors import BadRequest, Timeout, TooLarge
+
+Receive = Callable[[], Awaitable[Any]]
+Send = Callable[[Any], Awaitable[None]]
+
+T = TypeVar("T")
+
+# A client that was refused while still sending often reads no answer before it has sent everything.
+_DRAIN_BYTES_MAX = 16 << 20
+_DRAIN_S_MAX = 2.0
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+class Call:
+    """A request. `params` are the still encoded parts of the path, `scope` is ASGI's."""
+
+    __slots__ = (
+        "_admission",
+        "_ended",
+        "_receive",
+        "_reserved",
+        "_who",
+        "headers",
+        "known",
+        "method",
+        "params",
+        "scope",
+        "services",
+    )
+
+    def __init__(
+        self,
+        scope: Any,
+        receive: Receive,
+        services: Services,
+        admission: Admission,
+        params: Any,
+        known: Collection[str],
+    ) -> None:
+        self.scope = scope
+        self.method: str = scope.get("method", "GET")
+        self.headers: list[tuple[bytes, bytes]] = scope["headers"]
+        self.services = services
+        self.params: dict[str, str] = params
+        self.known = known
+        self._receive = receive
+        self._admission = admission
+        self._reserved = 0
+        self._ended = False
+        self._who: str | None = None
+
+    # Who and what
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value (the first of that lower-case name), or None."""
+        for given, value in self.headers:
+            if given == name:
+                return value.decode("latin-1")
+        return None
+
+    @property
+    def who(self) -> str:
+        """The identity of the client; Unauthorized when it has none."""
+        if self._who is None:
+            client = self.scope.get("client")
+            self._who = self.services.access.who(self.headers, client[0] if client else "")
+        return self._who
+
+    def allow(self, verb: Verb, barrel: str = "", path: str = "#") -> None:
+        """Forbidden or Unauthorized unless the client may do this."""
+        self.services.access.decide(self.who, verb, barrel, path)
+
+    def param(self, name: str) -> str:
+        """A part of the path, decoded."""
+        return decode(self.params[name], name)
+
+    def options(self) -> Options:
+        """The options of the query string."""
+        return Options.from_query(self.scope["query_string"], self.known)
+
+    def barrel(self) -> Barrel:
+        """The barrel that the path names; NotFound. Access is the caller's to ask, with the path it needs."""
+        return self.services.store.barrel(self.param("barrel"))
+
+    def token(self, verb: str, barrel: str, id: str, body: bytes) -> Token | None:
+        """The client's `Idempotency-Key`, bound to what it asks for."""
+        key = self.header(b"idempotency-key")
+        return None if key is None else Token.of(key, self.who, verb, barrel, id, body)
+
+    def if_match(self) -> str | None:
+        """The one revision of `If-Match` (or `*`); BadRequest for several, since a write extends one."""
+        header = self.header(b"if-match")
+        if header is None:
+            return None
+        revisions = revisions_in(header)
+        if len(revisions) != 1:
+            raise BadRequest(f"If-Match names {len(revisions)} revisions.", hint='Send one: If-Match: "<rev>".')
+        return revisions[0]
+
+    # Body
+
+    async def body(self, bytes_max: int) -> bytes:
+        """The whole body; TooLarge as soon as it is known to exceed `bytes_max`, Timeout when it stops coming."""
+        self._refuse_encoded()
+        declared = self._content_length()
+        if declared > bytes_max:
+            await self._drain(declared)
+            raise _too_large(bytes_max)
+        self._reserve(declared)
+        message = await self._next_message()
+        body: bytes = message.get("body", b"")
+        if not message.get("more_body"):
+            return self._complete(body, bytes_max)
+        parts = [body]
+        size = len(body)
+        while message.get("more_body"):
+            message = await self._next_message()
+            part = message.get("body", b"")
+            size += len(part)
+            self._reserve(size)
+            if size > bytes_max:
+                parts.clear()
+                await self._drain(_DRAIN_BYTES_MAX)
+                raise _too_large(bytes_max)
+            parts.append(part)
+        return self._complete(b"".join(parts), bytes_max)
+
+    async def json(self, type: type[T], bytes_max: int = 1 << 20) -> T:
+        """The body decoded as `type`; BadRequest says where it is not."""
+        body = await self.body(bytes_max)
+        try:
+            return msgspec.json.decode(body, type=type)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BadRequest(f"The body is not what is wanted here: {error}") from error
+
+    async def gone(self) -> None:
+        """Return when the client has closed the connection. The body must have been read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    def release(self) -> None:
+        """Give back the room that the body took."""
+        self._admission.bytes.give(self._reserved)
+        self._reserved = 0
+
+    # Work
+
+    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        """A blocking read, on one of the readers' threads."""
+        return await asyncio.get_running_loop().run_in_executor(self.services.readers, function, *arguments)
+
+    def _complete(self, body: bytes, bytes_max: int) -> bytes:
+        self._ended = True
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+        return body
+
+    async def _next_message(self) -> Any:
+        try:
+            async with asyncio.timeout(self.services.limits.body_s_max):
+                message = await self._receive()
+        except TimeoutError as error:
+            raise Timeout("The rest of the request's body did not come in time.") from error
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message
+
+    async def _drain(self, bytes_max: int) -> None:
+        """Take and forget what still comes, up to a bound, so that the client gets to read its refusal."""
+        left = min(bytes_max, _DRAIN_BYTES_MAX)
+        try:
+            async with asyncio.timeout(_DRAIN_S_MAX):
+                while left > 0:
+                    message = await self._receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body"):
+                        return
+        except TimeoutError:
+            return
+
+    def _content_length(self) -> int:
+        text = self.header(b"content-length")
+        return int(text) if text is not None and text.isascii() and text.isdigit() else 0
+
+    def _reserve(self, size: int) -> None:
+        more = size - self._reserved
+        if more > 0:
+            self._admission.bytes.take(more)
+            self._reserved = size
+
+    def _refuse_encoded(self) -> None:
+        encoding = self.header(b"content-encoding")
+        if encoding is not None and encoding.lower() != "identity":
+            raise BadRequest(f"Bodies encoded as {encoding!r} are not read.", hint="Send the body as it is.")
+
+
+def _too_large(bytes_max: int) -> TooLarge:
+    return TooLarge(f"The body is larger than {bytes_max} bytes.", limit=bytes_max)

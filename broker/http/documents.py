@@ -1,0 +1,180 @@
+"""Single documents: reading, writing, patching and deleting them.
+
+Conditions of HTTP (`If-Match`, `If-None-Match`) are turned into revisions here; what they mean is decided by feeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+from urllib.parse import quote
+
+from broker.http.answers import Answer, Header, encode_json, etag, revisions_in
+from broker.http.call import Call
+from broker.http.endpoint import route
+from feeds import Barrel, Token, Write, Written
+from feeds.errors import BadRequest, Conflict, NotFound, PreconditionFailed, SpileError
+from feeds.paths import id_levels
+
+# Larger bodies take milliseconds to check: on a thread, so that nobody else waits for it.
+_CHECKED_INLINE_BYTES_MAX: Final = 32 << 10
+
+
+async def put_document(call: Call) -> Answer:
+    """Write a whole document under the id in the path."""
+    name, id = call.param("barrel"), call.param("id")
+    call.allow("write", name, document_path(id))
+    barrel = call.services.store.barrel(name)
+    options = call.options()
+    update = options.flag("update")
+    body = await call.body(call.services.limits.document_bytes_max)
+    rev, conditional = await _condition(call, barrel, id, options.text("rev"))
+    fresh = call.header(b"if-none-match")
+    if fresh is not None:
+        _check_fresh(fresh, rev, update)
+        conditional = True
+    write = await _checked(call, body, lambda: _put(body, id, rev, update, call.services.limits.document_bytes_max))
+    if fresh is not None and write.rev is not None:
+        raise BadRequest("The document has a _rev, and the request says that it must be new.")
+    token = call.token("set" if update else "put", name, id, body)
+    return await _write(call, barrel, write, token, conditional)
+
+
+async def create_document(call: Call) -> Answer:
+    """Write a document whose id is in its `_id`, or is made here."""
+    name = call.param("barrel")
+    body = await call.body(call.services.limits.document_bytes_max)
+    write = await _checked(call, body, lambda: Write.put(body, bytes_max=call.services.limits.document_bytes_max))
+    call.allow("write", name, document_path(write.id))
+    barrel = call.services.store.barrel(name)
+    answer = await _write(call, barrel, write, call.token("put", name, "", body), False)
+    where = f"/barrels/{quote(name, safe='')}/docs/{quote(write.id)}"
+    answer.headers.append((b"location", where.encode()))
+    return answer
+
+
+async def patch_document(call: Call) -> Answer:
+    """Apply a JSON merge patch (RFC 7396) onto `_rev`, `If-Match` or `rev`, else onto the winner."""
+    name, id = call.param("barrel"), call.param("id")
+    call.allow("write", name, document_path(id))
+    barrel = call.services.store.barrel(name)
+    body = await call.body(call.services.limits.document_bytes_max)
+    rev, conditional = await _condition(call, barrel, id, call.options().text("rev"))
+    bytes_max = call.services.limits.document_bytes_max
+    write = await _checked(call, body, lambda: Write.merge(id, body, rev=rev, bytes_max=bytes_max))
+    return await _write(call, barrel, write, call.token("merge", name, id, body), conditional)
+
+
+async def delete_document(call: Call) -> Answer:
+    """Delete a document: `rev` or `If-Match` names the leaf that the deletion extends."""
+    name, id = call.param("barrel"), call.param("id")
+    call.allow("write", name, document_path(id))
+    barrel = call.services.store.barrel(name)
+    rev, conditional = await _condition(call, barrel, id, call.options().text("rev"))
+    if rev is None:
+        raise BadRequest(
+            "A deletion names the revision that it deletes.", hint="Send ?rev=<the document's _rev>, or If-Match."
+        )
+    token = call.token("delete", name, id, rev.encode())
+    return await _write(call, barrel, Write.delete(id, rev=rev), token, conditional)
+
+
+async def get_document(call: Call) -> Answer:
+    """The document as its winner, or as the revision asked for."""
+    name, id = call.param("barrel"), call.param("id")
+    call.allow("read", name, document_path(id))
+    barrel = call.services.store.barrel(name)
+    options = call.options()
+    rev = options.text("rev")
+    revs, conflicts, history = (options.flag(option) for option in ("revs", "conflicts", "history"))
+    document = await call.in_thread(lambda: barrel.get(id, rev=rev, revs=revs, conflicts=conflicts, history=history))
+    if conflicts or history:
+        # Both can change while the winner stays: no entity tag, no 304.
+        return Answer(200, document.json())
+    headers: list[Header] = [(b"etag", etag(document.rev))]
+    held = call.header(b"if-none-match")
+    if held is not None and _matches(held, document.rev):
+        return Answer(304, b"", headers)
+    return Answer(200, document.json(), headers)
+
+
+def document_path(id: str) -> str:
+    """Where a document stands among the paths of its barrel."""
+    return f"_id/{id_levels(id)}"
+
+
+def written_json(written: Written) -> dict[str, object]:
+    """An accepted write as it is answered."""
+    answer: dict[str, object] = {"id": written.id, "rev": written.rev, "seq": written.seq}
+    if written.repeated:
+        answer["repeated"] = True
+    if written.unchanged:
+        answer["unchanged"] = True
+    return answer
+
+
+async def submit_one(barrel: Barrel, write: Write, token: Token | None) -> Written:
+    """Hand one write to the writer and wait for its outcome; what refused it is raised."""
+    outcome = (await asyncio.wrap_future(barrel.submit((write,), token=token)))[0]
+    if isinstance(outcome, SpileError):
+        raise outcome
+    return outcome
+
+
+async def _write(call: Call, barrel: Barrel, write: Write, token: Token | None, conditional: bool) -> Answer:
+    try:
+        written = await submit_one(barrel, write, token)
+    except (Conflict, NotFound) as error:
+        if conditional:
+            raise PreconditionFailed(f"The document is not at the revision required: {error.reason}") from error
+        raise
+    return Answer(201 if written.created else 200, encode_json(written_json(written)), [(b"etag", etag(written.rev))])
+
+
+def _put(body: bytes, id: str, rev: str | None, update: bool, bytes_max: int) -> Write:
+    return Write.put(body, id=id, rev=rev, update=update, bytes_max=bytes_max)
+
+
+async def _checked(call: Call, body: bytes, check: Callable[[], Write]) -> Write:
+    if len(body) <= _CHECKED_INLINE_BYTES_MAX:
+        return check()
+    return await call.in_thread(check)
+
+
+async def _condition(call: Call, barrel: Barrel, id: str, rev: str | None) -> tuple[str | None, bool]:
+    """The revision that the request wants to extend, and whether it said so as a condition (then it fails as 412)."""
+    wanted = call.if_match()
+    if wanted is None:
+        return rev, False
+    if wanted == "*":
+        try:
+            wanted = (await call.in_thread(barrel.get, id)).rev
+        except NotFound as error:
+            raise PreconditionFailed("If-Match: * wants a document that is there.") from error
+    if rev is not None and rev != wanted:
+        raise BadRequest(f"If-Match says {wanted!r}, and `rev` says {rev!r}.", hint="Send one of the two.")
+    return wanted, True
+
+
+def _check_fresh(header: str, rev: str | None, update: bool) -> None:
+    if revisions_in(header) != ["*"]:
+        raise BadRequest("If-None-Match on a write can only be `*`.", hint="It means: only if it is not there.")
+    if rev is not None or update:
+        raise BadRequest("If-None-Match: * creates only; a revision or `update` contradicts it.")
+
+
+def _matches(header: str, rev: str) -> bool:
+    held = revisions_in(header)
+    return rev in held or "*" in held
+
+
+_PLACE: Final = "/barrels/{barrel}/docs/{id...}"
+
+ROUTES = [
+    route("POST", "/barrels/{barrel}/docs", "create_document", create_document),
+    route("GET", _PLACE, "get_document", get_document, ("rev", "revs", "conflicts", "history")),
+    route("PUT", _PLACE, "put_document", put_document, ("rev", "update")),
+    route("PATCH", _PLACE, "patch_document", patch_document, ("rev",)),
+    route("DELETE", _PLACE, "delete_document", delete_document, ("rev",)),
+]

@@ -1,0 +1,169 @@
+"""What is said of each operation in the description: its words, its body, its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from broker.http.openapi_schemas import ASK_IN, BULK_IN, DOCUMENT_IN, PATCH_IN, READ_IN, REVS_IN, ref
+
+_JSON: Final = "application/json"
+Answers = Mapping[int, tuple[str, Mapping[str, str | None]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """`answers` by status: what it means, and the schema's name by content type (None: text)."""
+
+    tag: str
+    summary: str
+    answers: Answers
+    errors: Mapping[int, str] = field(default_factory=dict)
+    headers: Sequence[str] = ()
+    body: Mapping[str, Any] | None = None
+    body_kinds: Sequence[str] = (_JSON,)
+    body_required: bool = True
+
+
+def _json(schema: str, about: str = "Done.", status: int = 200) -> Answers:
+    return {status: (about, {_JSON: schema})}
+
+
+_BARREL_MISSING: Final = {404: "There is no such barrel."}
+_MISSING: Final = {404: "There is no such barrel, or the document is missing or deleted."}
+_WRITE: Final = {
+    **_BARREL_MISSING,
+    409: "The document has changed since the revision sent.",
+    412: "The condition does not hold.",
+    413: "The document is larger than the limit.",
+    422: "The Idempotency-Key was used for another request.",
+    507: "There is no space left.",
+}
+_WRITTEN: Final[Answers] = {
+    200: ("A new revision of a living document, or the same as before.", {_JSON: "Written"}),
+    201: ("The document lives from now on.", {_JSON: "Written"}),
+}
+_KEYED: Final = ("Idempotency-Key",)
+_CHANGES: Final[Answers] = {
+    200: (
+        "Rows, in the order of their changes.",
+        {_JSON: "Changes", "application/x-ndjson": None, "text/event-stream": None},
+    )
+}
+_CHANGES_ERRORS: Final = {**_BARREL_MISSING, 410: "The position is of another epoch, or outside of the log."}
+
+OPERATIONS: Final[dict[str, Operation]] = {
+    "welcome": Operation("service", "Who answers here, and which version", _json("Welcome")),
+    "health": Operation(
+        "service",
+        "The state of every part",
+        {200: ("All is well.", {_JSON: "Health"}), 503: ("Some part is not well.", {_JSON: "Health"})},
+    ),
+    "metrics": Operation("service", "Figures for Prometheus", {200: ("Figures.", {"text/plain": None})}),
+    "description": Operation("service", "This description", _json("Description")),
+    "list_barrels": Operation("barrels", "Every barrel", _json("Barrels")),
+    "create_barrel": Operation(
+        "barrels",
+        "Make a barrel",
+        _json("Barrel", "Made.", 201),
+        {409: "The name is taken.", 413: "The settings are too large."},
+        body=ref("Settings"),
+        body_required=False,
+    ),
+    "tell_barrel": Operation("barrels", "What is told about a barrel", _json("Barrel"), _BARREL_MISSING),
+    "configure_barrel": Operation(
+        "barrels",
+        "Change settings of a barrel",
+        _json("Barrel"),
+        {**_BARREL_MISSING, 413: "The settings are too large."},
+        body=ref("Settings"),
+        body_required=False,
+    ),
+    "drop_barrel": Operation("barrels", "Drop a barrel with everything in it", _json("Dropped"), _BARREL_MISSING),
+    "create_document": Operation(
+        "documents", "Write a document; without `_id` one is made", _WRITTEN, _WRITE, _KEYED, DOCUMENT_IN
+    ),
+    "get_document": Operation(
+        "documents",
+        "Read a document",
+        {200: ("The document.", {_JSON: "Document"}), 304: ("It is what If-None-Match holds.", {})},
+        _MISSING,
+        ("If-None-Match-Read",),
+    ),
+    "put_document": Operation(
+        "documents",
+        "Write a document",
+        _WRITTEN,
+        _WRITE,
+        ("If-Match", "If-None-Match", "Idempotency-Key"),
+        DOCUMENT_IN,
+    ),
+    "patch_document": Operation(
+        "documents",
+        "Apply a JSON merge patch",
+        _WRITTEN,
+        {**_WRITE, **_MISSING},
+        ("If-Match", "Idempotency-Key"),
+        PATCH_IN,
+        ("application/merge-patch+json", _JSON),
+    ),
+    "delete_document": Operation(
+        "documents", "Delete a document", _WRITTEN, {**_WRITE, **_MISSING}, ("If-Match", "Idempotency-Key")
+    ),
+    "bulk": Operation(
+        "documents",
+        "Write many documents",
+        _json("BulkAnswer", "One result each, in order."),
+        _WRITE,
+        _KEYED,
+        BULK_IN,
+    ),
+    "get_many": Operation(
+        "documents",
+        "Read many documents",
+        _json("ReadAnswer", "One result each, in order."),
+        {**_BARREL_MISSING, 413: "Too much was asked for."},
+        body=READ_IN,
+    ),
+    "revs_diff": Operation(
+        "replication",
+        "Which revisions are not known here",
+        _json("RevsDiff", "By id, those of which some are missing."),
+        {**_BARREL_MISSING, 413: "Too much was asked for."},
+        body=REVS_IN,
+    ),
+    "purge": Operation(
+        "documents",
+        "Remove documents here alone, for good",
+        _json("BulkAnswer", "One result each, in order."),
+        {**_MISSING, 413: "Too much was asked for."},
+        body=REVS_IN,
+    ),
+    "get_local": Operation("replication", "Read a local document", _json("Document"), _MISSING),
+    "put_local": Operation(
+        "replication",
+        "Write a local document",
+        {200: ("Replaced.", {_JSON: "LocalWritten"}), 201: ("Made.", {_JSON: "LocalWritten"})},
+        _WRITE,
+        body=DOCUMENT_IN,
+    ),
+    "delete_local": Operation(
+        "replication", "Delete a local document", _json("LocalWritten"), {**_WRITE, **_MISSING}
+    ),
+    "changes": Operation("changes", "Read or follow changes", _CHANGES, _CHANGES_ERRORS, ("Last-Event-ID",)),
+    "ask_changes": Operation(
+        "changes",
+        "Read or follow changes, the options in the body",
+        _CHANGES,
+        {**_CHANGES_ERRORS, 413: "The options are too large."},
+        body=ASK_IN,
+    ),
+    "feed_handshake": Operation(
+        "changes",
+        "The stream over WebSocket: arrays down, credit up",
+        {101: ("Spoken over WebSocket from here on.", {})},
+        {**_BARREL_MISSING, 400: "This is no WebSocket handshake."},
+    ),
+    "find": Operation("documents", "Find documents by what stands under a path", _json("Found"), _BARREL_MISSING),
+}

@@ -1,0 +1,233 @@
+"""The shapes in the description: parameters, options, headers, bodies and answers."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+_Schema = dict[str, Any]
+
+
+
+def ref(name: str) -> _Schema:
+    """A schema of the components."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def error_response(about: str) -> _Schema:
+    """An answer that carries an error."""
+    return {"description": about, "content": {"application/json": {"schema": ref("Error")}}}
+
+
+def _object(required: str, properties: _Schema, *, more: bool = False, about: str = "") -> _Schema:
+    made: _Schema = {"type": "object", "properties": properties, "required": required.split()}
+    if not more:
+        made["additionalProperties"] = False
+    if about:
+        made["description"] = about
+    return made
+
+
+def _list(items: _Schema) -> _Schema:
+    return {"type": "array", "items": items}
+
+
+def _path(name: str, schema: _Schema, about: str) -> _Schema:
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": about}
+
+
+def _header(name: str, about: str, schema: _Schema) -> _Schema:
+    return {"name": name, "in": "header", "required": False, "schema": schema, "description": about}
+
+
+_TEXT: Final[_Schema] = {"type": "string"}
+_FLAG: Final[_Schema] = {"type": "boolean"}
+_COUNT: Final[_Schema] = {"type": "integer", "minimum": 0}
+_TRUE: Final[_Schema] = {"const": True}
+_POSITION: Final[_Schema] = {"type": "string", "pattern": r"^[0-9]{1,19}-[0-9a-z]{1,32}$"}
+_SINCE: Final[_Schema] = {"type": "string", "pattern": r"^(first|now|(0|[1-9][0-9]{0,17})(-[0-9a-z]{1,32})?)$"}
+_ID: Final[_Schema] = {"type": "string", "minLength": 1, "maxLength": 512}
+_REV: Final[_Schema] = {"type": "string", "pattern": r"^[1-9][0-9]{0,9}-[^\s,\"']{1,128}$"}
+_BARREL: Final[_Schema] = {"type": "string", "pattern": r"^[a-z][a-z0-9_$()+/-]*$", "minLength": 1, "maxLength": 128}
+
+PARAMETERS: Final[dict[str, _Schema]] = {
+    "barrel": _path("barrel", _BARREL, "The barrel's name; `/` in it is written %2F."),
+    "id": _path("id", _ID, "The document's id: UTF-8 of 1 to 512 bytes without control characters."),
+    "path": _path(
+        "path",
+        {"type": "string", "minLength": 1},
+        "A key path without its value, such as `locations/+/country`; `+` or `*` stands for any one segment.",
+    ),
+}
+
+OPTIONS: Final[dict[str, tuple[_Schema, str]]] = {
+    "rev": (_REV, "A revision."),
+    "revs": (_FLAG, "Add `_revisions`, the history of this revision."),
+    "conflicts": (_FLAG, "Add `_conflicts`, the other live leaves."),
+    "history": (_FLAG, "Add `_history`, the history and what is still kept of it."),
+    "update": (_FLAG, "Extend the winner, whatever it is."),
+    "since": (_SINCE, "A position, `first` or `now`: what came after it is told."),
+    "limit": (_COUNT | {"maximum": 2**53}, "At most so many rows."),
+    "find.limit": ({"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many hits; 100 by itself."),
+    "pattern": (
+        _list(_TEXT),
+        "An MQTT topic filter over paths; repeated, any of them matches.",
+    ),
+    "docs": (_FLAG, "With the documents."),
+    "descending": (_FLAG, "Backwards."),
+    "feed": (
+        {"type": "string", "enum": ["normal", "longpoll", "continuous", "eventsource"]},
+        "Once, once something is there, or as it comes: a row a line, or server-sent events.",
+    ),
+    "heartbeat": (
+        {"anyOf": [{"type": "integer", "minimum": 100, "maximum": 86400000}, {"type": "boolean"}]},
+        "Milliseconds between signs of life while nothing comes.",
+    ),
+    "timeout": (
+        {"type": "integer", "minimum": 0, "maximum": 86400000},
+        "Milliseconds without a row after which a waiting feed ends.",
+    ),
+    "from": (_TEXT, "The least value, as JSON, or as plain text where it is no JSON."),
+    "to": (_TEXT, "The greatest value, as JSON, or as plain text where it is no JSON."),
+    "prefix": (_TEXT, "What a text value begins with."),
+    "order": ({"type": "string", "enum": ["key", "value"]}, "By key path or by value."),
+    "after": (_TEXT, "`next` of the page before."),
+    "consistent": (_FLAG, "Wait until the index has everything that was written before."),
+}
+
+CONDITIONS: Final[dict[str, _Schema]] = {
+    "If-Match": _header(
+        "If-Match",
+        "Only if the document is at this revision.",
+        _TEXT),
+    "If-None-Match": _header("If-None-Match", "`*`: only if the document is not there.", {"const": "*"}),
+    "If-None-Match-Read": _header("If-None-Match", "The entity tag of what is held already.", _TEXT),
+    "Idempotency-Key": _header(
+        "Idempotency-Key",
+        "Names this request: repeated with the same body within 24 h, it is answered again and not done again.",
+        {"type": "string", "minLength": 1, "maxLength": 128},
+    ),
+    "Last-Event-ID": _header("Last-Event-ID", "Where an event source stands; beats `since`.", _SINCE),
+}
+
+_ROW: Final = {
+    "seq": _COUNT,
+    "id": _TEXT,
+    "rev": _TEXT,
+    "changes": _list(_TEXT),
+    "paths": _list(_TEXT),
+    "entered": _TRUE,
+    "removed": _TRUE,
+    "deleted": _TRUE,
+    "expired": _TRUE,
+    "doc": ref("Document"),
+    "doc_omitted": _TRUE,
+}
+_WRITTEN: Final = {"id": _TEXT, "rev": _TEXT, "seq": _COUNT, "repeated": _TRUE, "unchanged": _TRUE}
+_SETTINGS: Final[dict[str, _Schema]] = {
+    "retain": _FLAG,
+    "publish": {
+        "anyOf": [{"type": "null"}, _list({"type": "string", "pattern": "^[a-z]{1,20}(/[a-z]{1,20})?(/#)?$"})]
+    },
+    "path_qos": {"enum": [0, 1]},
+    "ttl": {"anyOf": [{"type": "null"}, {"type": "number", "exclusiveMinimum": 0, "maximum": 3153600000}]},
+    "ttl_field": {"anyOf": [{"type": "null"}, {"type": "string", "pattern": "^[^_]", "maxLength": 256}]},
+    "replicate_expiry": _FLAG,
+    "revs_limit": {"type": "integer", "minimum": 1, "maximum": 1000000},
+    "log_kept": {"type": "number", "minimum": 0, "maximum": 3153600000},
+}
+
+SCHEMAS: Final[dict[str, _Schema]] = {
+    "Error": _object("error reason hint", {"error": _TEXT, "reason": _TEXT, "hint": _TEXT}, more=True),
+    "Welcome": _object(
+        "service version store you", {"service": _TEXT, "version": _TEXT, "store": _TEXT, "you": _TEXT}
+    ),
+    "Health": _object(
+        "ok version parts",
+        {
+            "ok": _FLAG,
+            "version": _TEXT,
+            "parts": {"type": "object", "additionalProperties": _object("ok", {"ok": _FLAG}, more=True)},
+        },
+    ),
+    "Description": {"type": "object"},
+    "Settings": _object("", _SETTINGS),
+    "Barrel": _object(
+        "name epoch seq doc_count deleted_count bytes created settings",
+        {
+            "name": _BARREL,
+            "epoch": _TEXT,
+            "seq": _COUNT,
+            "doc_count": _COUNT,
+            "deleted_count": _COUNT,
+            "bytes": _COUNT,
+            "skipped_paths": _COUNT,
+            "created": {"type": "string", "format": "date-time"},
+            "settings": ref("Settings"),
+        },
+    ),
+    "Barrels": _object("barrels", {"barrels": _list(ref("Barrel"))}),
+    "Dropped": _object("dropped", {"dropped": _TEXT}),
+    "Document": _object("_id _rev", {"_id": _ID, "_rev": _TEXT}, more=True),
+    "Written": _object("id rev seq", _WRITTEN),
+    "LocalWritten": _object("id rev", {"id": _TEXT, "rev": _TEXT}),
+    "Refusal": _object(
+        "error reason", {"id": {"type": ["string", "null"]}, "error": _TEXT, "reason": _TEXT}, more=True
+    ),
+    "BulkAnswer": _object("results", {"results": _list({"anyOf": [ref("Written"), ref("Refusal")]})}),
+    "ReadAnswer": _object(
+        "results",
+        {"results": _list({"anyOf": [_object("doc", {"doc": ref("Document")}), ref("Refusal")]})},
+    ),
+    "RevsDiff": {
+        "type": "object",
+        "additionalProperties": _object("missing", {"missing": _list(_TEXT), "possible_ancestors": _list(_TEXT)}),
+    },
+    "Row": _object("seq id rev changes", _ROW),
+    "Changes": _object(
+        "results last_seq pending epoch",
+        {"results": _list(ref("Row")), "last_seq": _POSITION, "pending": _COUNT, "epoch": _TEXT},
+    ),
+    "Found": _object(
+        "results next",
+        {
+            "results": _list(_object("id path", {"id": _TEXT, "path": _TEXT, "value": {}, "doc": ref("Document")})),
+            "next": {"type": ["string", "null"]},
+        },
+    ),
+}
+
+DOCUMENT_IN: Final = _object(
+    "",
+    {
+        "_id": _ID,
+        "_rev": _REV,
+        "_deleted": _FLAG,
+        "_conflicts": {},
+        "_history": {},
+    },
+    about="A JSON object; keys that begin with `_` are reserved, all others are the user's.",
+) | {"patternProperties": {"^[^_]": True}}
+BULK_IN: Final = _object("docs", {"docs": _list({"type": "object"}), "new_edits": _FLAG, "update": _FLAG})
+READ_IN: Final = _object(
+    "docs",
+    {"docs": _list(_object("id", {"id": _TEXT, "rev": {"type": ["string", "null"]}, "revs": _FLAG}, more=True))},
+    more=True,
+)
+PATCH_IN: Final = {
+    "type": "object",
+    "description": "A JSON merge patch (RFC 7396).",
+    "patternProperties": {"^[^_]": True},
+    "additionalProperties": False,
+}
+REVS_IN: Final = {
+    "type": "object",
+    "additionalProperties": _list(_REV),
+}
+ASK_IN: Final = _object(
+    "",
+    {
+        name: {"anyOf": [schema, schema["items"]]} if schema.get("type") == "array" else schema
+        for name, (schema, _) in OPTIONS.items()
+        if name in ("since", "limit", "pattern", "docs", "descending", "feed", "heartbeat", "timeout")
+    },
+)

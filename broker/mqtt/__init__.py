@@ -1,0 +1,1 @@
+"""MQTT: the embedded broker, its contract, and what stands beside it."""

@@ -1,0 +1,146 @@
+"""Requests under way: started in order of arrival, bounded, and answered even when they fail.
+
+What a request means is known to `Requests`, which the composition root gives; here it is only kept from
+being lost, and from being too much.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable
+from itertools import islice
+from typing import Any
+
+import msgspec
+
+from broker.mqtt.connection import Connection
+from broker.mqtt.contract import Client, Message, Requests
+from broker.mqtt.limits import BrokerLimits
+from broker.mqtt.session import Counters
+from broker.mqtt.topicnames import rest_of_request
+from broker.mqtt.wiring import Hold
+from feeds.errors import SpileError
+
+log = logging.getLogger("spile.mqtt.requests")
+
+Answer = Callable[[str, Message], Awaitable[bool]]
+
+
+class RequestDesk:
+    """Runs requests as named tasks. `answer` publishes to one client.
+
+    A client with too many under way, those of its earlier connections included, is not read from; nor is
+    anybody while there are too many in all.
+    """
+
+    def __init__(self, requests: Requests, answer: Answer, limits: BrokerLimits, counters: Counters) -> None:
+        self._requests = requests
+        self._answer = answer
+        self._limits = limits
+        self._counters = counters
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._under_way: dict[str, int] = {}
+        self._held: dict[Connection, str] = {}
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def accepts(self, topic: str) -> bool:
+        """Whether a publication to this topic is a request."""
+        return self._requests.accepts(topic)
+
+    def hold_back(self, connection: Connection, client: Client) -> None:
+        """Stop reading from the client if it has, or all have, too much under way."""
+        if self._too_much(client.name):
+            self._held[connection] = client.name
+            connection.hold(Hold.REQUESTS)
+
+    def forget(self, connection: Connection) -> None:
+        """The connection is gone."""
+        self._held.pop(connection, None)
+
+    def _too_much(self, name: str) -> bool:
+        return (
+            self._under_way.get(name, 0) >= self._limits.requests or len(self._tasks) >= self._limits.requests_in_all
+        )
+
+    def handle(self, client: Client, topic: str, payload: bytes) -> asyncio.Future[None]:
+        """Start a request; done when it was served, or when its failure was told."""
+        return self._start(client, topic, self._serve(client, topic, payload))
+
+    def refuse(self, client: Client, topic: str, payload: bytes, reason: str) -> asyncio.Future[None]:
+        """Have the client told that it may not publish there."""
+        return self._start(client, topic, self._refuse(client, topic, payload, reason))
+
+    def gone(self, client: Client) -> None:
+        """The client's connection has ended."""
+        self._requests.gone(client)
+
+    async def stop(self, patience_s: float) -> None:
+        """Let requests under way finish; cancel those that take longer."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=patience_s)
+        for task in list(self._tasks):
+            log.warning("%s is cancelled, since the broker stops", task.get_name())
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _start(self, client: Client, topic: str, work: Any) -> asyncio.Future[None]:
+        task: asyncio.Task[None] = asyncio.create_task(work, name=f"spile mqtt request {topic}")
+        self._tasks.add(task)
+        self._under_way[client.name] = self._under_way.get(client.name, 0) + 1
+        task.add_done_callback(lambda done: self._finished(client.name, done))
+        return task
+
+    def _finished(self, name: str, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if self._under_way[name] == 1:
+            del self._under_way[name]
+        else:
+            self._under_way[name] -= 1
+        # A few at a time: each finished request makes room for one.
+        for connection, held in list(islice(self._held.items(), 8)):
+            if not self._too_much(held):
+                del self._held[connection]
+                connection.release(Hold.REQUESTS)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s could not be answered", task.get_name(), exc_info=task.exception())
+
+    async def _serve(self, client: Client, topic: str, payload: bytes) -> None:
+        try:
+            await self._requests.handle(client, topic, payload)
+        except Exception as fault:  # noqa: BLE001 - whatever it was, the client is told and the traffic goes on
+            await self._failed(client, topic, payload, fault)
+
+    async def _refuse(self, client: Client, topic: str, payload: bytes, reason: str) -> None:
+        try:
+            await self._requests.refused(client, topic, payload, reason)
+        except Exception as fault:  # noqa: BLE001 - as above
+            await self._failed(client, topic, payload, fault)
+
+    async def _failed(self, client: Client, topic: str, payload: bytes, fault: Exception) -> None:
+        self._counters.request_failures += 1
+        if isinstance(fault, SpileError):
+            body = fault.as_dict()
+            log.info("the request %s of %s has failed: %s", topic, client.name, fault.reason)
+        else:
+            body = SpileError("The service failed to serve this request.").as_dict()
+            log.error("the request %s of %s has failed", topic, client.name, exc_info=fault)
+        body |= _how_to_recognise(payload)
+        rest = rest_of_request(topic)
+        await self._answer(
+            client.name, Message(f"to/{client.name}/rejected/{rest}", msgspec.json.encode(body), qos=1)
+        )
+
+
+def _how_to_recognise(payload: bytes) -> dict[str, str]:
+    """The request's token, or the sha256 of a body that cannot be parsed."""
+    try:
+        body = msgspec.json.decode(payload)
+    except msgspec.DecodeError:
+        return {"sha256": hashlib.sha256(payload).hexdigest()}
+    token = body.get("_token") if isinstance(body, dict) else None
+    return {"token": token} if isinstance(token, str) else {}

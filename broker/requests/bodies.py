@@ -1,0 +1,77 @@
+"""A request's body: JSON taken apart into the client's fields and its token.
+
+Pure. What the fields mean is known to those who serve the request.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Any, TypeVar
+
+import msgspec
+
+from feeds.body import canonical, read_json
+from feeds.errors import BadRequest
+from feeds.writes import TOKEN_BYTES_MAX, Token
+
+T = TypeVar("T")
+
+
+class _Named(msgspec.Struct):
+    token: Any = msgspec.field(default=msgspec.UNSET, name="_token")
+
+
+# Passes over all other fields without making anything of them, so that refusing is cheaper than serving.
+_find_token = msgspec.json.Decoder(_Named).decode
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request's fields without `_token`, and the token that it carried."""
+
+    fields: dict[str, Any]
+    token: str | None
+
+    def as_(self, kind: type[T]) -> T:
+        """The fields as a struct (or a mapping of known types); BadRequest says what does not fit."""
+        try:
+            return msgspec.convert(self.fields, kind)
+        except msgspec.ValidationError as error:
+            raise BadRequest(f"The request is not what is wanted here: {error}") from None
+
+    def bound(self, who: str, verb: str, barrel: str, id: str) -> Token | None:
+        """The token bound to this very request, its body hashed without it; None where there is none."""
+        if self.token is None:
+            return None
+        return Token.of(self.token, who, verb, barrel, id, canonical(self.fields))
+
+
+def read_body(payload: bytes) -> Body:
+    """Take a payload apart; an empty one is no fields. BadRequest for what is no JSON object."""
+    if not payload:
+        return Body({}, None)
+    fields = read_json(payload)
+    if type(fields) is not dict:
+        raise BadRequest("The body is no JSON object.", hint='Send an object, like {"name": "value"}.')
+    token = fields.pop("_token", None)
+    if token is not None and not _is_token(token):
+        raise BadRequest(f"`_token` is not text of 1 to {TOKEN_BYTES_MAX} bytes.", hint="A UUID does well.")
+    return Body(fields, token)
+
+
+def recognition(payload: bytes) -> dict[str, str]:
+    """What a client recognises a refused request by: its token, or the sha256 of what is no request."""
+    if not payload:
+        return {}
+    try:
+        token = _find_token(payload).token
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return {"sha256": sha256(payload).hexdigest()}
+    if token is msgspec.UNSET:
+        return {}
+    return {"token": token} if _is_token(token) else {"sha256": sha256(payload).hexdigest()}
+
+
+def _is_token(token: Any) -> bool:
+    return isinstance(token, str) and 1 <= len(token.encode(errors="replace")) <= TOKEN_BYTES_MAX

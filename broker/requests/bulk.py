@@ -1,0 +1,90 @@
+"""Many documents in one request: the call `bulk`, with the body and the result of HTTP's `_bulk`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from broker.requests.answers import encode_json, too_large, written_fields
+from broker.requests.bodies import Body, read_body
+from broker.requests.lanes import outcomes_of
+from broker.requests.serving import Asked, Result, Serving
+from feeds import Outcome, Write, Written
+from feeds.errors import SpileError, TooLarge
+from feeds.storage.bulk import bulk_writes
+
+_RESULT_BYTES = 112  # a revision, a seq, `repeated`, and the names of all fields
+
+Prepared = list[Write | SpileError]
+
+
+class _Bulk(msgspec.Struct, forbid_unknown_fields=True):
+    docs: list[Any]
+    new_edits: bool = True
+    update: bool = False
+
+
+async def bulk(serving: Serving, asked: Asked) -> Result:
+    """Write `{docs, new_edits?, update?}`: each is accepted or refused by itself, and answered in order.
+
+    TooLarge before anything is written where the answer could not hold that all was accepted, and afterwards
+    (with what became of them, counted) where long refusals make it too large.
+    """
+    serving.allow(asked, "write")
+
+    def prepare() -> tuple[Body, Prepared]:
+        body = read_body(asked.payload)
+        return body, _prepare(serving, body.as_(_Bulk))
+
+    written: list[Outcome] = []
+    with serving.lanes.lane(asked.client.name) as lane:
+        async with lane.turn:
+            body, prepared = await serving.checked(len(asked.payload), prepare)
+            barrel = serving.barrel(asked)
+            writes = [each for each in prepared if isinstance(each, Write)]
+            future = None
+            if writes:
+                token = body.bound(asked.client.name, "bulk", barrel.name, "")
+                lane.last = future = barrel.submit(writes, token=token)
+        if future is not None:
+            written = await outcomes_of(future)
+    return _told(prepared, written, serving.limits.answer_bytes_max), body.token
+
+
+def _prepare(serving: Serving, asked: _Bulk) -> Prepared:
+    most = serving.limits.bulk_documents_max
+    if len(asked.docs) > most:
+        raise TooLarge(
+            f"{len(asked.docs)} documents are in one request; it takes {most}.",
+            hint="Send fewer at a time. Nothing of this request was written.",
+        )
+    prepared = bulk_writes(asked.docs, asked.new_edits, asked.update, serving.document_bytes_max)
+    size = sum(_RESULT_BYTES + len(encode_json(each.id)) for each in prepared if isinstance(each, Write))
+    if size > serving.limits.answer_bytes_max:
+        raise too_large(
+            size,
+            serving.limits.answer_bytes_max,
+            "Send fewer documents at a time. Nothing of this request was written.",
+        )
+    return prepared
+
+
+def _told(prepared: Prepared, written: list[Outcome], bytes_max: int) -> bytes:
+    rest = iter(written)
+    outcomes = [each if isinstance(each, SpileError) else next(rest) for each in prepared]
+    answer = encode_json({"results": [_outcome(each) for each in outcomes]})
+    if len(answer) > bytes_max:
+        accepted = sum(isinstance(each, Written) for each in outcomes)
+        raise too_large(
+            len(answer),
+            bytes_max,
+            "What could be written was written; send fewer documents at a time to hear of each.",
+            written=accepted,
+            refused=len(outcomes) - accepted,
+        )
+    return answer
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    return outcome.as_dict() if isinstance(outcome, SpileError) else written_fields(outcome)

@@ -1,0 +1,169 @@
+"""The service of requests over MQTT: takes what clients publish under `from/`, and sees every one answered.
+
+It knows the verbs and their answers; what they do stands in the modules of this package, what is allowed in a
+document in feeds.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from typing import Any
+
+from broker.http.admission import Limit
+from broker.mqtt.contract import Client, Message
+from broker.requests.answers import rejected
+from broker.requests.bodies import recognition
+from broker.requests.calls import Calls
+from broker.requests.errors import Internal
+from broker.requests.limits import RequestLimits
+from broker.requests.reading import get
+from broker.requests.serving import Asked, Decide, Serving, Verb
+from broker.requests.streaming import Answer, Streaming
+from broker.requests.topics import (
+    REQUESTS,
+    answer_topic,
+    parse_place,
+    refused_topic,
+    rejected_topic,
+)
+from broker.requests.writing import write
+from feeds import Store
+from feeds.errors import BadRequest, Forbidden, SpileError
+from listeners.stream.service import StreamService
+
+log = logging.getLogger("spile.requests")
+
+Serve = Callable[[Serving, Asked], Awaitable[bytes]]
+
+# The verbs that are answered once: how they are served, and on which kind of topic.
+_ANSWERED: dict[str, tuple[Serve, str]] = {
+    "put": (write, "accepted/put"),
+    "set": (write, "accepted/set"),
+    "merge": (write, "accepted/merge"),
+    "delete": (write, "accepted/delete"),
+    "get": (get, "document"),
+}
+
+
+def _anyone(who: str, verb: Verb, barrel: str, path: str) -> None:
+    """Everyone may do everything: for loopback, where the machine's users are trusted."""
+
+
+class RequestService:
+    """Serves requests; the `Requests` of the MQTT broker. To be used on one event loop.
+
+    `answer` publishes to one client, and waits while its queue is full. `decide` is asked for everything that
+    a client wants to read or write; it raises Forbidden.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        streams: StreamService | None,
+        answer: Answer,
+        readers: Executor,
+        limits: RequestLimits = RequestLimits(),  # noqa: B008 - it is frozen
+        *,
+        decide: Decide = _anyone,
+    ) -> None:
+        self._answer = answer
+        self._limits = limits
+        self._serving = serving = Serving(store, readers, limits, decide)
+        self._streaming = streaming = Streaming(serving, streams, answer)
+        self._calls = calls = Calls(serving)
+        self._answered = {**_ANSWERED, "call": (calls.call, "result")}
+        self._carried = {"stream": streaming.open, "credit": streaming.credit}
+        self._requests = Limit("mqtt_requests", limits.requests_max)
+        self._bytes = Limit("mqtt_request_bytes", limits.bytes_max)
+        self._served: Counter[str] = Counter()
+        self._rejected: Counter[str] = Counter()
+        self._unheard = 0
+
+    # What the broker asks
+
+    def accepts(self, topic: str) -> bool:
+        """Whether a publication to this topic is a request."""
+        return topic.startswith(f"{REQUESTS}/")
+
+    async def handle(self, client: Client, topic: str, payload: bytes) -> None:
+        """Serve one request and see it answered, whatever becomes of it."""
+        try:
+            await self._admitted(client, topic, payload)
+        except SpileError as error:
+            await self._reject(client, rejected_topic(client.name, topic), payload, error)
+        except Exception:
+            log.exception("The request %.500s of %s has failed", topic, client.name)
+            await self._reject(client, rejected_topic(client.name, topic), payload, Internal())
+
+    async def refused(self, client: Client, topic: str, payload: bytes, reason: str) -> None:
+        """Tell the client that it may not publish to this topic."""
+        error = Forbidden(
+            f"You may not publish to {topic[:500]!r}: {reason}.",
+            hint=f"Requests go under {REQUESTS}/{client.name}/; other topics may be closed to you.",
+        )
+        await self._reject(client, refused_topic(client.name, topic), payload, error)
+
+    def gone(self, client: Client) -> None:
+        """The client's connection ended: so do its streams. Its uploads wait for it for a while."""
+        self._streaming.gone(client.name)
+
+    # Its life
+
+    def close(self) -> None:
+        """Forget what clients have begun to upload; requests in work are ended by the broker."""
+        self._calls.uploads.close()
+
+    def stats(self) -> dict[str, Any]:
+        """What is in work and its limits, and what was done since the start."""
+        limits = (self._requests, self._bytes)
+        return {
+            "depth": {limit.name: limit.used for limit in limits},
+            "limit": {limit.name: limit.most for limit in limits},
+            "clients": len(self._serving.lanes),
+            **self._calls.uploads.stats(),
+            "served": dict(self._served),
+            "rejected": dict(self._rejected),
+            "unheard": self._unheard,
+        }
+
+    async def _admitted(self, client: Client, topic: str, payload: bytes) -> None:
+        self._requests.take()
+        try:
+            self._bytes.take(len(payload))
+            try:
+                await self._serve(client, topic, payload)
+            finally:
+                self._bytes.give(len(payload))
+        finally:
+            self._requests.give()
+
+    async def _serve(self, client: Client, topic: str, payload: bytes) -> None:
+        if not topic.startswith(f"{REQUESTS}/{client.name}/"):
+            raise Forbidden(
+                "That is not your topic.", hint=f"Your requests go under {REQUESTS}/{client.name}/."
+            )
+        place = parse_place(topic)
+        asked = Asked(client, place, payload)
+        if place.verb in self._answered:
+            serve, kind = self._answered[place.verb]
+            answer = await serve(self._serving, asked)
+            await self._publish(client, answer_topic(client.name, kind, place.tail), answer)
+        elif place.verb in self._carried:
+            await self._carried[place.verb](asked)
+        else:
+            known = ", ".join((*self._answered, *self._carried))
+            raise BadRequest(f"There is no verb {place.verb[:100]!r}.", hint=f"Verbs are {known}.")
+        self._served[place.verb] += 1
+
+    async def _reject(self, client: Client, topic: str, payload: bytes, error: SpileError) -> None:
+        self._rejected[error.code] += 1
+        log.debug("%s is refused %.500s: %s", client.name, topic, error.reason)
+        known = await self._serving.checked(len(payload), lambda: recognition(payload))
+        await self._publish(client, topic, rejected(error, known, self._limits.answer_bytes_max))
+
+    async def _publish(self, client: Client, topic: str, answer: bytes) -> None:
+        if not await self._answer(client.name, Message(topic, answer, qos=1)):
+            self._unheard += 1

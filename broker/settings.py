@@ -1,0 +1,232 @@
+"""Every setting of the service: its meaning, its default, and where it may be given.
+
+A flag of `spile serve` beats the environment (`SPILE_…`), which beats the TOML file of `--config`, which
+beats the default. What the settings lead to is decided where the parts are put together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetPydanticSchema,
+    PlainSerializer,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import core_schema
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from broker.addresses import Address
+from broker.logs import LogFormat, LogLevel
+from feeds.errors import BadRequest
+
+__all__ = ["Described", "Settings", "describe_settings", "load_settings"]
+
+KIB = 1024
+MIB = 1024 * KIB
+BROKER_SCHEMES = ("mqtt", "mqtts", "ws", "wss")
+
+
+def _as_address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    if not isinstance(value, str):
+        raise ValueError("an address is text of the form HOST:PORT, as in 127.0.0.1:8000")
+    return Address.parse(value)
+
+
+def _as_names(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+    return value
+
+
+HostPort = Annotated[
+    Address,
+    GetPydanticSchema(lambda _source, _handler: core_schema.is_instance_schema(Address)),
+    BeforeValidator(_as_address),
+    PlainSerializer(str, return_type=str),
+]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+Bytes = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """The service's settings, checked. Frozen; made by `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SPILE_",
+        extra="forbid",
+        frozen=True,
+        env_ignore_empty=True,
+        enable_decoding=False,
+        validate_default=True,
+    )
+
+    data: Path = Field(Path("data"), description="Directory of the store, the broker's state and blobs.")
+    database: str | None = Field(
+        None,
+        description="SQLAlchemy URL of the store; default: spile.db (SQLite) in the data directory.",
+        repr=False,
+    )
+    http: HostPort = Field(Address("127.0.0.1", 8000), description="HOST:PORT of HTTP and the feeds over it.")
+    mqtt: HostPort = Field(Address("127.0.0.1", 1883), description="HOST:PORT of the embedded MQTT broker.")
+    mqtt_ws: HostPort | None = Field(
+        None, description="HOST:PORT of MQTT over WebSocket on the embedded broker; default: off."
+    )
+    broker: str | None = Field(
+        None,
+        description="URL of an external MQTT broker instead of the embedded one: mqtt://user:password@host:port.",
+        repr=False,
+    )
+    token: SecretStr | None = Field(
+        None, description="One secret that every request has to carry (HTTP: `Authorization: Bearer …`)."
+    )
+    allowed_hosts: Names = Field(
+        (), description="Host names that requests may ask for, with commas between; default: any."
+    )
+
+    document_bytes_max: Bytes = Field(8 * MIB, description="Largest document that is taken.")
+    bulk_bytes_max: Bytes = Field(64 * MIB, description="Largest body of one bulk request.")
+    publish_bytes_max: Bytes = Field(
+        256 * KIB, description="Above this a document is left out of MQTT messages (`doc_omitted`)."
+    )
+    packet_bytes_max: Bytes = Field(8 * MIB + 64 * KIB, description="Largest packet that the embedded broker reads.")
+    publish_backlog_max: Count = Field(
+        1_000_000, description="Changes that may wait for the broker before only newest states are told."
+    )
+
+    requests_max: Count = Field(512, description="HTTP requests in work at once; others are overloaded.")
+    request_bytes_max: Bytes = Field(256 * MIB, description="Bytes of HTTP bodies held at once.")
+    write_queue_max: Count = Field(20_000, description="Writes that may wait for the writer.")
+    connections_max: Count = Field(10_000, description="Connections the embedded broker holds at once.")
+    session_messages_max: Count = Field(1_000, description="Messages queued for one MQTT session.")
+    session_bytes_max: Bytes = Field(MIB, description="Bytes queued for one MQTT session.")
+    streams_max: Count = Field(100, description="Streams one client may have open at once.")
+    readers: Count = Field(4, description="Threads that read the store for requests and replays.")
+
+    maintain_every: Seconds = Field(60.0, description="Seconds between rounds of expiry, compaction and log pruning.")
+    stop_timeout: Seconds = Field(10.0, description="Seconds that requests in work are given when stopping.")
+
+    log_level: LogLevel = Field("info", description="What is logged: debug, info, warning or error.")
+    log_format: LogFormat = Field("text", description="How it is logged, to standard error: text or json.")
+
+    @property
+    def database_url(self) -> str:
+        """Where the store is, as a URL: `database` if given, else SQLite in the data directory."""
+        return self.database if self.database is not None else f"sqlite:///{self.data / 'spile.db'}"
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether requests have to say who they are."""
+        return self.token is not None
+
+    @property
+    def exposed(self) -> tuple[str, ...]:
+        """The settings whose address can be reached from other machines, each as `name HOST:PORT`."""
+        listening = {"http": self.http, "mqtt": self.mqtt, "mqtt_ws": self.mqtt_ws}
+        return tuple(
+            f"{name} {address}" for name, address in listening.items() if address and not address.is_loopback
+        )
+
+    @model_validator(mode="after")
+    def _check_broker(self) -> Self:
+        if self.broker is not None:
+            parts = urlsplit(self.broker)
+            if parts.scheme not in BROKER_SCHEMES or not parts.hostname:
+                raise ValueError("broker: the URL is mqtt://, mqtts://, ws:// or wss://, and names a host")
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_open_listening(self) -> Self:
+        if self.exposed and not self.is_guarded:
+            raise ValueError(
+                f"{', '.join(self.exposed)} can be reached from other machines, and anyone there could read "
+                "and write everything: set a token (SPILE_TOKEN), or stay on 127.0.0.1"
+            )
+        return self
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """The settings from flags, environment, file and defaults, in this order of strength.
+
+    `flags` holds settings by name; None means not given. Raises BadRequest that names every setting
+    that is wrong, unknown or dangerous, and where it comes from.
+    """
+    given = {name: value for name, value in (flags or {}).items() if value is not None}
+    if config is not None and not config.is_file():
+        raise BadRequest(f"the settings file {config} is not there", hint="Check the path given as --config.")
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            file = (TomlConfigSettingsSource(settings_cls, config),) if config is not None else ()
+            return (init_settings, env_settings, *file)
+
+    try:
+        return Loaded(**given)
+    except ValidationError as error:
+        raise BadRequest(_told(error), hint=_where(config)) from error
+    except (ValueError, OSError) as error:
+        # The file is no TOML, or cannot be opened.
+        raise BadRequest(f"the settings cannot be read: {error}", hint=_where(config)) from error
+
+
+class Described(NamedTuple):
+    """A setting as documentation shows it."""
+
+    name: str
+    variable: str
+    default: str
+    description: str
+
+
+def describe_settings() -> list[Described]:
+    """Every setting in order of declaration."""
+    described = []
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default is None or field.default == () else str(field.default)
+        described.append(Described(name, f"SPILE_{name.upper()}", default, field.description or ""))
+    return described
+
+
+def _told(error: ValidationError) -> str:
+    told = []
+    for problem in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            told.append(f"there is no setting {name}")
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        told.append(f"{name}: {message}" if name else message)
+    return "; ".join(told)
+
+
+def _where(config: Path | None) -> str:
+    variables = sorted(
+        name for name in os.environ if name.startswith("SPILE_") and name[6:].lower() in Settings.model_fields
+    )
+    sources = ["the flags", *variables, *([str(config)] if config else [])]
+    return f"Correct it where it was given: {', '.join(sources)}."

@@ -1,0 +1,104 @@
+"""Where a barrel is to be listened to, read from a URL.
+
+Pure. Connecting is the other modules' of this package.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from urllib.parse import quote, unquote, urlsplit
+
+from feeds.barrels import check_barrel_name
+from feeds.errors import BadRequest
+
+_MQTT = {"mqtt": 1883, "mqtts": 8883}
+_WEBSOCKET = {"ws": 80, "wss": 443, "http": 80, "https": 443}
+_HINT = "Write mqtt://HOST:PORT/BARREL, http://HOST:PORT/BARREL, sqlite:///FOLDER/spile.db#BARREL or FOLDER#BARREL."
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A barrel behind a network address. `kind` is `mqtt` or `websocket`; `prefix` is the path before `/barrels`."""
+
+    kind: str
+    host: str
+    port: int
+    tls: bool
+    barrel: str
+    user: str | None = None
+    password: str | None = None
+    prefix: str = ""
+
+    def __str__(self) -> str:
+        """The address as it may be shown: without the password."""
+        scheme = ("mqtts" if self.tls else "mqtt") if self.kind == "mqtt" else ("wss" if self.tls else "ws")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        if self.kind == "mqtt":
+            return f"{scheme}://{host}:{self.port}/{quote(self.barrel, safe='')}"
+        return f"{scheme}://{host}:{self.port}{self.prefix}/barrels/{quote(self.barrel, safe='')}/feed"
+
+
+@dataclass(frozen=True, slots=True)
+class StorePlace:
+    """A barrel in a store that is opened in this process: the store's URL or folder, and the barrel."""
+
+    store: str
+    barrel: str
+
+
+def parse_address(url: str) -> Address | StorePlace:
+    """The address that a URL names; BadRequest says how one is written.
+
+    `mqtt(s)://…/BARREL`; `ws(s)://` or `http(s)://…/BARREL`, `…/barrels/BARREL` or `…/barrels/BARREL/feed`;
+    `sqlite:///…#BARREL`, or a folder with `#BARREL`. A barrel's own `/` is written %2F.
+    """
+    scheme, separator, _ = url.partition("://")
+    scheme = scheme.lower()
+    if not separator or scheme not in {*_MQTT, *_WEBSOCKET}:
+        return _store_place(url)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as fault:
+        raise BadRequest(f"{_shown(url)} is no address: {fault}.", hint=_HINT) from None
+    if not host:
+        raise BadRequest(f"{_shown(url)} names no host.", hint=_HINT)
+    mqtt = scheme in _MQTT
+    prefix, barrel = ("", parts.path.strip("/")) if mqtt else _barrel_in(parts.path)
+    if not barrel or "/" in barrel:
+        raise BadRequest(f"{_shown(url)} names no barrel.", hint=_HINT)
+    return Address(
+        kind="mqtt" if mqtt else "websocket",
+        host=host,
+        port=port or (_MQTT if mqtt else _WEBSOCKET)[scheme],
+        tls=scheme in ("mqtts", "wss", "https"),
+        barrel=check_barrel_name(unquote(barrel)),
+        user=unquote(parts.username) if parts.username else None,
+        password=unquote(parts.password) if parts.password else None,
+        prefix=prefix,
+    )
+
+
+def _barrel_in(path: str) -> tuple[str, str]:
+    """The path before `/barrels`, and the barrel; or just the barrel, where the path has nothing else."""
+    levels = path.strip("/").split("/")
+    if levels[-1] == "feed" and len(levels) > 2 and levels[-3] == "barrels":
+        levels.pop()
+    if len(levels) > 1 and levels[-2] == "barrels":
+        return "".join("/" + level for level in levels[:-2]), levels[-1]
+    return "", "/".join(levels)
+
+
+def _store_place(url: str) -> StorePlace:
+    store, _, barrel = url.rpartition("#")
+    if not store or not barrel:
+        raise BadRequest(f"{_shown(url)} names no store and barrel.", hint=_HINT)
+    return StorePlace(store, check_barrel_name(unquote(barrel)))
+
+
+def _shown(url: str) -> str:
+    """The URL without a password that it may hold."""
+    head, at, tail = url.rpartition("@")
+    if at and "://" in head:
+        url = head.partition("://")[0] + "://…@" + tail
+    return repr(url[:200])

@@ -1,0 +1,252 @@
+"""One running stream at the service: its sender, and where its rows come from.
+
+Past rows come from a replay of its own, in pages as its credit allows; at the head they come from the hub. It owns
+no message format (`messages`) and makes no decision on what to send (`sender`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import msgspec
+
+from feeds.barrel import Barrel
+from feeds.errors import BadRequest, SpileError, Unavailable
+from feeds.patterns import parse_patterns
+from feeds.positions import FIRST, Position, parse_since
+from feeds.rows import Start
+from feeds.storage.replay import Replay
+from listeners.cursors import Cursors
+from listeners.stream.hub import Hub, InThread
+from listeners.stream.interests import Interest
+from listeners.stream.messages import Credit, Open
+from listeners.stream.sender import Sender, SenderLimits, Told, refusal
+
+log = logging.getLogger("spile.streams")
+
+Send = Callable[[bytes], Awaitable[None]]
+
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a stream needs of its service."""
+
+    barrel: Callable[[str], Barrel]  # blocking; raises NotFound
+    hub: Callable[[Barrel], Hub]
+    cursors: Cursors
+    in_thread: InThread
+    clock: Callable[[], float]
+    limits: SenderLimits
+    page_rows: int
+    page_bytes: int
+
+
+class Feeder:
+    """Runs one stream from its open to its end. Everything but reading the store happens on the event loop."""
+
+    def __init__(
+        self, opened: Open, barrel: str, send: Send, around: Around, doc_bytes_max: int | None = None
+    ) -> None:
+        """Prepare the stream; BadRequest for a pattern or a place to begin that means nothing."""
+        self.opened = opened
+        self.barrel_name = barrel
+        self.interest = Interest(parse_patterns(opened.patterns), opened.docs, doc_bytes_max)
+        self.started_at = around.clock()
+        self._since = parse_since(opened.since)
+        self._send = send
+        self._around = around
+        self._barrel: Barrel | None = None
+        self._hub: Hub | None = None
+        self._sender: Sender | None = None
+        self._error: SpileError | None = None
+        self._replay: Replay | None = None
+        self._leaves = True
+        self._live = False
+        self._at_end = False  # of the replay, so that the hub can take over
+        self._fenced = False  # the cursor belongs to another stream now
+        self._level_at = around.clock()
+        self._wake = asyncio.Event()
+
+    # From the service and the hub
+
+    def credited(self, credit: Credit) -> None:
+        """The listener's word. One that makes no sense ends the stream."""
+        sender = self._sender
+        if sender is None:
+            return
+        try:
+            sender.credited(credit, self._around.clock())
+        except BadRequest as error:
+            sender.fail(error)
+        self._keep_cursor(sender)
+        self._wake.set()
+
+    def offer(self, rows: list[Told], looked_at: int) -> bool:
+        """From the hub: what just happened. False when there is no room; it is read from the log later."""
+        assert self._sender is not None
+        self._live = self._sender.offer(rows, looked_at)
+        self._wake.set()
+        return self._live
+
+    def fail(self, error: SpileError) -> None:
+        """End with this error, as soon as the transport takes it."""
+        self._error = self._error or error
+        if self._sender is not None:
+            self._sender.fail(error)
+        self._wake.set()
+
+    def replaced(self, error: SpileError) -> None:
+        """Another stream has taken the listener's name: this one moves the cursor no more."""
+        self._fenced = True
+        self.fail(error)
+
+    def tick(self) -> bool:
+        """Let time pass. False when the transport has been stuck for so long that the stream is to be dropped."""
+        sender, now = self._sender, self._around.clock()
+        if sender is None:
+            return now - self.started_at < 2 * self._around.limits.silence_s
+        sender.tick(now)
+        if sender.ending or sender.due(now):
+            self._wake.set()
+        return now - sender.heard_at < 2 * self._around.limits.silence_s
+
+    def stats(self) -> dict[str, object]:
+        """How far the stream is, and what it holds."""
+        sender, hub = self._sender, self._hub
+        stats: dict[str, object] = {"barrel": self.barrel_name, "name": self.opened.name}
+        if sender is None or hub is None:
+            return {**stats, "position": None, "live": False}
+        head = max(hub.head, sender.looked_at)
+        behind = 0 if self._live and not sender.buffered else max(0, head - sender.position)
+        rows, bytes_ = sender.unacknowledged
+        return {
+            **stats,
+            "position": f"{sender.position}-{sender.epoch}",
+            "acknowledged": f"{sender.acked}-{sender.epoch}",
+            "head": head,
+            "rows_behind": behind,
+            "seconds_behind": self._around.clock() - self._level_at if behind else 0.0,
+            "window": sender.window,
+            "bytes": sender.bytes,
+            "unacknowledged_rows": rows,
+            "unacknowledged_bytes": bytes_,
+            "buffered": sender.buffered,
+            "live": self._live,
+        }
+
+    # The stream's task
+
+    async def run(self) -> None:
+        """Carry the stream to its end. A transport that fails ends it without a word."""
+        try:
+            sender = self._sender = await self._start()
+            if self._error is not None:
+                sender.fail(self._error)
+            await self._carry(sender)
+        except SpileError as error:
+            await self._tell(error)
+        finally:
+            if self._hub is not None:
+                self._hub.detach(self)
+
+    async def _tell(self, error: SpileError) -> None:
+        """What went wrong, as the last array."""
+        if self._sender is None:
+            await self._send(refusal(self.opened.run, error))
+            return
+        self._sender.fail(error)
+        while (array := self._sender.next_array(self._around.clock())) is not None:
+            await self._send(array)
+
+    async def _start(self) -> Sender:
+        around, interest = self._around, self.interest
+
+        def look() -> tuple[Barrel, Start, Replay | None, bool]:
+            barrel = around.barrel(self.barrel_name)
+            since = self._since
+            if self.opened.name is not None:
+                since = around.cursors.read(barrel, self.opened.name) or since
+            start = barrel.resolve(since, patterns=bool(interest.patterns))
+            replay = self._replayed(barrel, 0, leaves=False) if start.snapshot else None
+            return barrel, start, replay, since is not FIRST
+
+        barrel, start, self._replay, self._leaves = await around.in_thread(look)
+        self._barrel = barrel
+        self._hub = around.hub(barrel)
+        sender = Sender(
+            self.opened,
+            epoch=barrel.epoch,
+            start=start.after,
+            snapshot_upto=self._replay.upto if self._replay is not None else None,
+            now=around.clock(),
+            limits=around.limits,
+        )
+        self._keep_cursor(sender)
+        return sender
+
+    async def _carry(self, sender: Sender) -> None:
+        hub = self._hub
+        assert hub is not None
+        while True:
+            if not self._live and not sender.ending:
+                if self._at_end and not sender.buffered:
+                    self._at_end = False
+                    self._live = hub.attach(self, sender.looked_at)
+                if not self._live and (room := sender.room()):
+                    await self._read(sender, room)
+            while (array := self._next(sender, hub)) is not None:
+                await self._send(array)
+            if sender.finished:
+                return
+            if self._live and not sender.buffered:
+                self._level_at = self._around.clock()
+            elif not self._live and (sender.room() or (self._at_end and not sender.buffered)):
+                continue
+            await self._wake.wait()
+            self._wake.clear()
+
+    def _next(self, sender: Sender, hub: Hub) -> bytes | None:
+        if self._live:
+            sender.look(hub.seq)
+        return sender.next_array(self._around.clock())
+
+    async def _read(self, sender: Sender, room: tuple[int, int]) -> None:
+        """A page of the past, as large as there is room."""
+        around, barrel = self._around, self._barrel
+        assert barrel is not None
+        rows_max, bytes_max = min(room[0], around.page_rows), min(room[1], around.page_bytes)
+        after, leaves, begun = sender.looked_at, self._leaves, self._replay
+
+        def read() -> tuple[Replay, list[Told], int, bool]:
+            replay = begun or self._replayed(barrel, after, leaves=leaves)
+            if replay.upto <= after:
+                return replay, [], after, True
+            page = replay.next(rows_max, bytes_max)
+            return replay, [(row.seq, _encode(row)) for row in page.rows], page.seq, page.caught_up
+
+        replay, rows, looked_at, caught_up = await around.in_thread(read)
+        self._replay = None if caught_up else replay
+        self._leaves = True if caught_up else leaves
+        self._at_end = caught_up and sender.follow
+        sender.page(rows, looked_at, level=caught_up and not sender.follow)
+
+    def _replayed(self, barrel: Barrel, after: int, *, leaves: bool) -> Replay:
+        interest = self.interest
+        return barrel.replay(
+            after, interest.patterns, docs=interest.docs, doc_bytes_max=interest.doc_bytes_max, leaves=leaves
+        )
+
+    def _keep_cursor(self, sender: Sender) -> None:
+        name, cursor = self.opened.name, sender.cursor
+        if name is not None and cursor is not None and self._barrel is not None and not self._fenced:
+            self._around.cursors.move(self._barrel, name, Position(cursor, sender.epoch))
+
+
+def stopping() -> SpileError:
+    """What streams are told when their service ends."""
+    return Unavailable("The service is stopping.", hint="Open the stream again when it is back.")

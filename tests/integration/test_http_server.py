@@ -1,0 +1,108 @@
+"""Starting, telling about itself, and stopping."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from broker.http import serve_http
+from feeds.errors import Unavailable
+
+from .http_tools import Served, eventually, fill, served
+
+
+@pytest.fixture
+async def web(tmp_path: Path) -> AsyncIterator[Served]:
+    async with served(tmp_path) as running:
+        running.store.create("geo")
+        yield running
+
+
+async def test_it_says_who_it_is(web: Served) -> None:
+    welcome = (await web.client.get("/")).json()
+    assert welcome == {"service": "spile", "version": "0.test", "store": web.store.id, "you": "anonymous"}
+
+
+async def test_health_is_the_state_of_every_part(tmp_path: Path) -> None:
+    state: dict[str, dict[str, object]] = {"store": {"ok": True, "queued": 3}, "mqtt": {"ok": True}}
+    async with served(tmp_path, health=lambda: state) as web:
+        answer = await web.client.get("/health")
+        assert (answer.status_code, answer.json()["ok"]) == (200, True)
+        assert answer.json()["parts"]["store"]["queued"] == 3
+        state["mqtt"] = {"ok": False, "reason": "the broker is away"}
+        answer = await web.client.get("/health")
+        assert (answer.status_code, answer.json()["ok"]) == (503, False)
+
+
+async def test_metrics_count_requests_and_show_every_part(web: Served) -> None:
+    await web.client.put("/barrels/geo/docs/a", json={})
+    await web.client.get("/barrels/geo/docs/none")
+    await web.client.get("/nothing")
+    text = (await web.client.get("/metrics")).text
+    route = 'route="/barrels/{barrel}/docs/{id...}"'
+    assert f'spile_http_requests_total{{method="PUT",{route},status="201"}} 1.0' in text
+    assert f'spile_http_requests_total{{method="GET",{route},status="404"}} 1.0' in text
+    assert 'spile_http_requests_total{method="GET",route="unknown",status="404"} 1.0' in text
+    assert f'spile_http_request_seconds_count{{method="PUT",{route}}} 1.0' in text
+    assert 'spile_http_limit{name="http_requests"} 512.0' in text
+    assert "spile_store_" in text
+    assert "spile_streams_replays_waiting 0.0" in text
+
+
+async def test_an_unknown_method_does_not_make_new_series(web: Served) -> None:
+    await web.raw(b"PROPFIND /barrels HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")
+    text = (await web.client.get("/metrics")).text
+    assert "PROPFIND" not in text
+
+
+async def test_a_port_in_use_is_named(web: Served) -> None:
+    with pytest.raises(Unavailable) as refused:
+        await serve_http(web.app, "127.0.0.1", web.server.port)
+    assert f"127.0.0.1:{web.server.port}" in refused.value.reason
+    with pytest.raises(Unavailable):
+        await serve_http(web.app, "no-such-host.invalid", 0)
+
+
+async def test_stopping_lets_a_request_in_work_finish(web: Served) -> None:
+    reader, writer = await web.connect()
+    writer.write(b"PUT /barrels/geo/docs/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{")
+    await eventually(lambda: web.app.admission.requests.used == 1)
+    stopping = asyncio.create_task(web.server.stop())
+    await eventually(lambda: web.app.closing.is_set())
+    writer.write(b"}")
+    async with asyncio.timeout(5):
+        answer = await reader.read()
+        await stopping
+    assert b" 201 " in answer.splitlines()[0]
+    writer.close()
+
+
+async def test_stopping_is_bounded_by_whatever_clients_do(web: Served) -> None:
+    fill(web.store.barrel("geo"), 2)
+    idle = [await web.connect() for _ in range(3)]
+    idle[0][1].write(b"PUT /barrels/geo/docs/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{")
+    idle[1][1].write(b"GET /barrels/geo/changes?feed=continuous HTTP/1.1\r\nHost: t\r\n\r\n")
+    await eventually(lambda: web.app.admission.live.used == 1)
+    async with asyncio.timeout(5):
+        await web.server.stop()
+    assert web.server.finished.done()
+    with pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", web.server.port), 1)
+    for _, writer in idle:
+        writer.close()
+
+
+async def test_connections_are_kept_and_pipelined_requests_answered_in_order(web: Served) -> None:
+    reader, writer = await web.connect()
+    for number in range(3):
+        writer.write(b"PUT /barrels/geo/docs/p%d HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{}" % number)
+    found = []
+    async with asyncio.timeout(10):
+        for _ in range(3):
+            head = await reader.readuntil(b"\r\n\r\n")
+            size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+            found.append(await reader.readexactly(size))
+    assert [b'"p%d"' % number in body for number, body in enumerate(found)] == [True] * 3
+    writer.close()
