@@ -44,7 +44,9 @@ def test_a_country_that_moves_leaves_one_topic_and_enters_the_other(spile: Runni
 
 def test_a_deletion_is_told_on_all_the_old_paths(spile: Running) -> None:
     spile.http.post("/barrels/geo", json={})
-    rev = spile.http.put("/barrels/geo/docs/FRA", json={"region": "Europe", "cities": ["Paris", "Lyon"]}).json()["rev"]
+    rev = spile.http.put("/barrels/geo/docs/FRA", json={"region": "Europe", "cities": ["Paris", "Lyon"]}).json()[
+        "rev"
+    ]
     with MosquittoSub(spile.mqtt_port, "-q", "1", "-t", "barrels/geo/#", "-F", "%t %p") as every:
         spile.http.delete("/barrels/geo/docs/FRA", params={"rev": rev})
         until(lambda: len([line for line in every.lines if "/_head" not in line]) >= 4, "the deletion's messages")

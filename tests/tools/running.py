@@ -33,12 +33,14 @@ def clean_environment(**more: str) -> dict[str, str]:
 class Running:
     """A service process and how to reach it."""
 
-    def __init__(self, data: Path, *arguments: str, **variables: str) -> None:
+    def __init__(
+        self, data: Path, *arguments: str, program: tuple[str, ...] = ("-m", "broker.cli.main"), **variables: str
+    ) -> None:
         self.data = data
         self._lines: list[str] = []
         self.process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "broker.cli.main", "serve", "--data", str(data)),
+                *(sys.executable, *program, "serve", "--data", str(data)),
                 *("--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", *arguments),
             ],
             stdout=subprocess.PIPE,
