@@ -1,1 +1,4 @@
-"""Measurements, each a command that prints JSON. Ratios in one run can be trusted; absolute figures depend on the machine."""
+"""Measurements, each a command that prints JSON.
+
+Ratios within one run can be trusted; absolute figures depend on the machine.
+"""

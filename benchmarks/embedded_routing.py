@@ -24,7 +24,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from broker.mqtt.contract import Message
 from broker.mqtt.embedded import EmbeddedBroker
@@ -227,7 +227,8 @@ async def output_of(mode: str) -> bytes:
 
 async def memory() -> dict[str, Any]:
     """The figures about memory."""
-    return {"idle_1000_connections_mib": await idle(1_000), "reader_that_stops": await stalled(100_000)}
+    stopped = await stalled(100_000)
+    return {"idle_1000_connections_mib": await idle(1_000), "reader_that_stops": stopped}
 
 
 async def idle(count: int) -> float:
@@ -239,7 +240,7 @@ async def idle(count: int) -> float:
     clients = await child("--subscribe", broker.port, count, 1, 1)
     assert clients.stdout is not None
     await clients.stdout.readline()
-    used = process.memory_info().rss - before
+    used: int = process.memory_info().rss - before
     clients.kill()
     await clients.wait()
     await broker.stop()
@@ -275,7 +276,7 @@ def subscribe(port: int, clients: int, each: int, qos: int) -> None:
     raise_file_limit()
     chooser = selectors.DefaultSelector()
     size = len(publish_bytes(qos))
-    states = []
+    states: list[dict[str, Any]] = []
     for number in range(clients):
         sock = socket.create_connection(("127.0.0.1", port))
         sock.sendall(connect_packet(f"bench-{os.getpid()}-{number}") + subscribe_packet(qos))
@@ -290,7 +291,10 @@ def subscribe(port: int, clients: int, each: int, qos: int) -> None:
     while missing:
         for key, _ in chooser.select():
             state = key.data
-            data = state["rest"] + state["sock"].recv(262_144)
+            came = state["sock"].recv(262_144)
+            if not came:
+                raise SystemExit("the broker has closed the connection")
+            data = state["rest"] + came
             whole = len(data) // size
             state["rest"] = data[whole * size :]
             state["missing"] -= whole
@@ -302,8 +306,8 @@ def subscribe(port: int, clients: int, each: int, qos: int) -> None:
                 chooser.unregister(state["sock"])
                 missing -= 1
     print(time.monotonic(), flush=True)
-    for state in states:
-        state["sock"].close()
+    for each_state in states:
+        each_state["sock"].close()
 
 
 def publish(port: int, count: int, qos: int) -> None:

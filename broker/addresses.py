@@ -1,11 +1,12 @@
-"""What `HOST:PORT` means, and whether it can be reached from outside this machine."""
+"""What `HOST:PORT` means, whether it can be reached from outside this machine, and how a URL may be shown."""
 
 from __future__ import annotations
 
 import ipaddress
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
-__all__ = ["Address"]
+__all__ = ["Address", "without_password"]
 
 
 class Address(NamedTuple):
@@ -40,3 +41,10 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def without_password(url: str) -> str:
+    """The URL as it may be shown and logged: its user stays, a password does not."""
+    parts = urlsplit(url)
+    who, at, where = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{who.partition(':')[0]}{at}{where}").geturl() if ":" in who else url

@@ -5,6 +5,7 @@ Usable embedded, without any network: `Store.open("folder")`, `store.create("geo
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -20,12 +21,17 @@ from feeds.barrel import Barrel
 from feeds.barrels import BarrelInfo, BarrelSettings, check_barrel_name
 from feeds.body import DOCUMENT_BYTES_MAX
 from feeds.errors import Exists, NotFound
+from feeds.storage.backup import Manifest, restore_backup, write_backup
+from feeds.storage.checks import Check, CheckReport, Progress
 from feeds.storage.database import Database
+from feeds.storage.maintenance import Maintenance
 from feeds.storage.migrate import migrate
 from feeds.storage.queries import Queries
+from feeds.storage.repairs import Repair
 from feeds.storage.statements import Statements
+from feeds.storage.transaction import Transaction
 from feeds.storage.work import settings_of
-from feeds.storage.writer import WAITING_MAX, CommitHook, Transaction, Writer
+from feeds.storage.writer import WAITING_MAX, CommitHook, Writer
 
 BarrelHook = Callable[[str, str], None]
 
@@ -53,8 +59,15 @@ class Store:
         self.queries = Queries(self.statements)
         self.writer = Writer(database, self.statements, clock, settings.write_queue_max, settings.publish_backlog_max)
         self._barrels: dict[str, Barrel] = {}
+        self._drops = 0
+        self._guard = threading.Lock()
         self._barrel_hooks: tuple[BarrelHook, ...] = ()
-        self.id = self._identity()
+        self._maintenance: Maintenance | None = None
+        try:
+            self.id = self._identity()
+        except BaseException:
+            self.writer.close()
+            raise
 
     @classmethod
     def open(
@@ -125,9 +138,13 @@ class Store:
         found = self._barrels.get(name)
         if found is not None:
             return found
+        drops = self._drops
         row = self._row(name)
         barrel = Barrel(self, row[0], row[1], row[2], settings_of(row[9]))
-        return self._barrels.setdefault(name, barrel)
+        with self._guard:
+            if drops != self._drops:
+                return barrel  # it may be gone again: not to be remembered
+            return self._barrels.setdefault(name, barrel)
 
     def configure(self, name: str, changes: Mapping[str, Any] | BarrelSettings) -> BarrelInfo:
         """Change settings of a barrel; those not named stay as they are."""
@@ -159,9 +176,15 @@ class Store:
             transaction.execute(self.queries.drop_barrel, f"!dropped-{barrel.key}", barrel.key)
             self.writer.forget_barrel(barrel.key)
 
+        self._forget(name)
         self.writer.call(mark)
-        self._barrels.pop(name, None)
+        self._forget(name)
         self._tell("dropped", name)
+
+    def _forget(self, name: str) -> None:
+        with self._guard:
+            self._drops += 1
+            self._barrels.pop(name, None)
 
     def _row(self, name: str) -> Any:
         with self.database.reading() as connection:
@@ -233,6 +256,61 @@ class Store:
     def alive(self) -> bool:
         """Whether writes are taken."""
         return self.writer.alive
+
+    def maintain(self) -> dict[str, int]:
+        """One bounded round of upkeep, to be called every so often; what it did, in rows.
+
+        `expired` documents were deleted; of the `log` and of `gone` paths what is older than `log_kept` was forgotten
+        as far as every publisher has told it (or lags too far), with the `bodies` that it superseded; `tokens` are
+        older than a day; `dropped` are rows of dropped barrels. Whatever is left is for the next round.
+        """
+        return self._upkeep().round()
+
+    def compact(self, name: str) -> int:
+        """Drop the bodies of every superseded revision of a barrel, as far as publishers have told them; how many.
+
+        Bodies only: revisions stay known, and every leaf keeps its body.
+        """
+        return self._upkeep().compact(self.barrel(name).key)
+
+    def _upkeep(self) -> Maintenance:
+        with self._guard:
+            if self._maintenance is None:
+                self._maintenance = Maintenance(self)
+            return self._maintenance
+
+    def check(self, repair: bool = False, progress: Progress | None = None) -> CheckReport:
+        """Whether everything fits together: the file, trees, leaves, bodies, digests, the index, the log, counts.
+
+        Reads the whole store at one moment while it is used; `progress(done, total)` counts documents. With `repair`
+        leaves, index and counts are worked out again from the revisions, a damaged log begins behind its damage,
+        and `repaired` says how many problems are gone; bodies are never invented.
+        """
+        found = Check(self, progress).run()
+        repaired = 0
+        if repair and found.problems:
+            Repair(self).run(found)
+            left = Check(self, progress).run()
+            repaired = max(0, len(found.problems) - len(left.problems))
+        return CheckReport(found.problems, found.counted, repaired)
+
+    def backup(self, target: str | Path, progress: Progress | None = None) -> Manifest:
+        """Copy the store as it is at one moment into a new file, while it is used; `progress` counts pages.
+
+        Raises Exists where the file is there already, Unavailable or StorageFull where it cannot be written.
+        """
+        return write_backup(self.database, self.id, Path(target), progress, self.clock)
+
+    @classmethod
+    def restore(cls, backup: str | Path, folder: str | Path) -> Manifest:
+        """Make a store in `folder` of a backup: with a new id, and a new epoch for every barrel.
+
+        Whoever followed the old barrels is sent a snapshot, since what was written after the backup is not there;
+        seqs stay. What brokers were told and tokens are forgotten, so that a publisher tells the log anew.
+        Raises Exists where the folder holds a store, BadRequest where the file is no backup, Damaged where it is
+        not sound, NewerSchema where a newer Spile wrote it.
+        """
+        return restore_backup(Path(backup), Path(folder))
 
     def stats(self) -> dict[str, int]:
         """Depths of queues and counts of what was done."""

@@ -186,6 +186,7 @@ class Following:
                     return
                 if receiver.open:
                     self._answered = True
+                    self._inbox.begin()
                     backoff.reset()
                 elif self._impatient():
                     raise Unavailable(

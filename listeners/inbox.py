@@ -18,11 +18,18 @@ class Inbox:
     def __init__(self, ready: Callable[[], None]) -> None:
         self._items: deque[Item] = deque()
         self._ready = ready
+        self.begun = False
         self.finished = False
         self.error: SpileError | None = None
 
     def __len__(self) -> int:
         return len(self._items)
+
+    def begin(self) -> None:
+        """A service has fixed where the feed begins."""
+        if not self.begun:
+            self.begun = True
+            self._ready()
 
     def put(self, items: list[Item]) -> None:
         """These are to be told next."""

@@ -134,6 +134,8 @@ class Listening:
         return self._feed.caught_up
 
     def __enter__(self) -> Listening:
+        """Waits until a service has answered, so that what is written within the block counts as later than `now`."""
+        self._feed.wait_begun()
         return self
 
     def __exit__(
@@ -164,6 +166,12 @@ class _Feed:
                         return None
                     self._changed.wait()
         return None
+
+    def wait_begun(self) -> None:
+        """Until the position is fixed, or the feed is over before that."""
+        with self._changed:
+            while not (self.inbox.begun or self.inbox.finished or self._stopped):
+                self._changed.wait()
 
     def acknowledged(self, item: Item) -> None:
         if self._following is not None:

@@ -104,17 +104,18 @@ class Backend(Protocol):
     ) -> None: ...
 
 
-def connect(url: str | None, database: str | None) -> Backend:
+def connect(url: str | None, database: str | None, *, create: bool = False) -> Backend:
     """The service at `url` (default: SPILE_URL, then port 8000 here), or the store of `database`, opened.
 
-    Raises BadRequest if both are given, StoreLocked if another process holds the store.
+    With `create` a store that is missing is made. Raises BadRequest if both are given, StoreLocked if another
+    process holds the store, Unavailable if it cannot be opened.
     """
     if database is not None:
         if url is not None:
             raise BadRequest("--url and --database exclude each other", hint="Give one of them.")
         from broker.cli.direct import DirectBackend
 
-        return DirectBackend.open(database)
+        return DirectBackend.open(database, create=create)
     from broker.cli.over_http import HttpBackend
 
     return HttpBackend.at(url)

@@ -43,9 +43,9 @@ class DirectBackend:
         self._store = store
 
     @classmethod
-    def open(cls, database: str) -> DirectBackend:
-        """Open the store, which is made where it is missing."""
-        return cls(open_store(database, create=True))
+    def open(cls, database: str, *, create: bool = False) -> DirectBackend:
+        """Open the store; with `create` it is made where it is missing. Raises as `open_store`."""
+        return cls(open_store(database, create=create))
 
     def barrels(self) -> list[dict[str, Any]]:
         return [_plain(info) for info in self._store.barrels()]

@@ -19,7 +19,7 @@ from broker.cli.backend import BulkResult
 from broker.cli.elements import Piece
 from broker.cli.inputs import BadInput
 from broker.cli.lane import Lane
-from feeds.errors import SpileError, StorageFull
+from feeds.errors import SpileError, StorageFull, Unavailable
 
 __all__ = ["LoadReport", "Loader", "Refusal"]
 
@@ -165,6 +165,8 @@ class Loader:
     def _settle_first(self) -> None:
         batch, answer = self._sent.popleft()
         results = answer.result()
+        if len(results) != len(batch.lines):
+            raise Unavailable(f"{len(batch.lines)} documents were sent, {len(results)} results came back")
         report = self.report
         for line, result in zip(batch.lines, results, strict=True):
             if result.error is None:

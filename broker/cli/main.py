@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -15,7 +16,7 @@ from broker.cli.commands import barrels, changes, documents, find, keeping, list
 from broker.cli.exits import DONE, INTERRUPTED, PIPE_CLOSED, PipeClosed, exit_code, report
 from broker.cli.version import version_text
 
-__all__ = ["app", "main"]
+__all__ = ["app", "main", "run"]
 
 app = typer.Typer(
     name="spile",
@@ -47,12 +48,13 @@ def spile(
 
 def main() -> None:
     """Run the command line of this process, and exit."""
-    sys.exit(_run())
+    sys.exit(run())
 
 
-def _run() -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line, by default this process's, and give its exit code."""
     try:
-        code = _command()
+        code = _command(arguments)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -63,9 +65,9 @@ def _run() -> int:
         return PIPE_CLOSED
 
 
-def _command() -> int:
+def _command(arguments: Sequence[str] | None) -> int:
     try:
-        app(prog_name="spile")
+        app(arguments, prog_name="spile")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except Exception as error:

@@ -25,13 +25,13 @@ __all__ = [
 ]
 
 
-def backend_of(url: str | None, database: str | None) -> Backend:
-    """What answers this command; giving both is wrong use."""
+def backend_of(url: str | None, database: str | None, *, create: bool = False) -> Backend:
+    """What answers this command; giving both is wrong use. With `create` a missing database is made."""
     if url is not None and database is not None:
         raise typer.BadParameter("--url and --database exclude each other")
     from broker.cli.backend import connect
 
-    return connect(url, database)
+    return connect(url, database, create=create)
 
 
 def examples(*lines: str) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 import msgspec
 
+from broker.addresses import without_password
 from broker.cli.backend import DEFAULT_URL, BulkResult, ChangesQuery, FindQuery, Found
 from broker.cli.elements import elements_of_member
 from broker.cli.events import Event, events
@@ -242,9 +243,7 @@ class HttpBackend:
 
     @property
     def _shown_url(self) -> str:
-        """The URL without a password."""
-        parts = urlsplit(self._url)
-        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+        return without_password(self._url)
 
     def _strange(self, error: Exception) -> Unavailable:
         return Unavailable(

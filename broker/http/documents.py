@@ -72,11 +72,7 @@ async def delete_document(call: Call) -> Answer:
     call.allow("write", name, document_path(id))
     barrel = call.services.store.barrel(name)
     rev, conditional = await _condition(call, barrel, id, call.options().text("rev"))
-    if rev is None:
-        raise BadRequest(
-            "A deletion names the revision that it deletes.", hint="Send ?rev=<the document's _rev>, or If-Match."
-        )
-    token = call.token("delete", name, id, rev.encode())
+    token = call.token("delete", name, id, (rev or "").encode())
     return await _write(call, barrel, Write.delete(id, rev=rev), token, conditional)
 
 

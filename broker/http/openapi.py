@@ -19,7 +19,7 @@ _ABOUT: Final = (
     "Documents in, changes out. Ids and names in a path may be percent-encoded; an id may also stand plain, slashes "
     "included. An error is `{error, reason, hint}` with the status of its code."
 )
-_ANYWHERE: Final = (400, 403, 503)
+_ANYWHERE: Final = (400, 401, 403, 503)
 
 
 def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
@@ -40,13 +40,17 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "paths": paths,
-        "components": {"schemas": SCHEMAS},
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"token": []}],
     }
 
 
 def _operation(template: str, endpoint: Endpoint, said: Operation) -> dict[str, Any]:
     parameters = [PARAMETERS[name] for name in _PARAM.findall(template)]
-    parameters += [_option(name) for name in sorted(endpoint.options)]
+    parameters += [_option(name, said.options_of) for name in sorted(endpoint.options)]
     parameters += [CONDITIONS[name] for name in said.headers]
     told: dict[str, Any] = {
         "operationId": endpoint.name,
@@ -61,8 +65,8 @@ def _operation(template: str, endpoint: Endpoint, said: Operation) -> dict[str, 
     return told
 
 
-def _option(name: str) -> dict[str, Any]:
-    schema, about = OPTIONS[name]
+def _option(name: str, of: str) -> dict[str, Any]:
+    schema, about = OPTIONS.get(f"{of}.{name}") or OPTIONS[name]
     shown: dict[str, Any] = {"name": name, "in": "query", "required": False, "schema": schema, "description": about}
     if schema.get("type") == "array":
         shown |= {"style": "form", "explode": True}

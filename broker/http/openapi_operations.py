@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from broker.http.openapi_schemas import ASK_IN, BULK_IN, DOCUMENT_IN, PATCH_IN, READ_IN, REVS_IN, ref
+from broker.http.openapi_schemas import ASK_IN, BULK_IN, DOCUMENT_IN, LOCAL_IN, PATCH_IN, READ_IN, REVS_IN, ref
 
 _JSON: Final = "application/json"
 Answers = Mapping[int, tuple[str, Mapping[str, str | None]]]
@@ -24,6 +24,8 @@ class Operation:
     body: Mapping[str, Any] | None = None
     body_kinds: Sequence[str] = (_JSON,)
     body_required: bool = True
+    options_of: str = ""
+    """Whose options these are, where one means something of its own: `find.limit` before `limit`."""
 
 
 def _json(schema: str, about: str = "Done.", status: int = 200) -> Answers:
@@ -146,10 +148,17 @@ OPERATIONS: Final[dict[str, Operation]] = {
         "Write a local document",
         {200: ("Replaced.", {_JSON: "LocalWritten"}), 201: ("Made.", {_JSON: "LocalWritten"})},
         _WRITE,
-        body=DOCUMENT_IN,
+        ("If-Match",),
+        LOCAL_IN,
+        options_of="local",
     ),
     "delete_local": Operation(
-        "replication", "Delete a local document", _json("LocalWritten"), {**_WRITE, **_MISSING}
+        "replication",
+        "Delete a local document",
+        _json("LocalWritten"),
+        {**_WRITE, **_MISSING},
+        ("If-Match",),
+        options_of="local",
     ),
     "changes": Operation("changes", "Read or follow changes", _CHANGES, _CHANGES_ERRORS, ("Last-Event-ID",)),
     "ask_changes": Operation(
@@ -165,5 +174,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
         {101: ("Spoken over WebSocket from here on.", {})},
         {**_BARREL_MISSING, 400: "This is no WebSocket handshake."},
     ),
-    "find": Operation("documents", "Find documents by what stands under a path", _json("Found"), _BARREL_MISSING),
+    "find": Operation(
+        "documents", "Find documents by what stands under a path", _json("Found"), _BARREL_MISSING, options_of="find"
+    ),
 }

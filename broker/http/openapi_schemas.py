@@ -7,7 +7,6 @@ from typing import Any, Final
 _Schema = dict[str, Any]
 
 
-
 def ref(name: str) -> _Schema:
     """A schema of the components."""
     return {"$ref": f"#/components/schemas/{name}"}
@@ -61,6 +60,7 @@ PARAMETERS: Final[dict[str, _Schema]] = {
 
 OPTIONS: Final[dict[str, tuple[_Schema, str]]] = {
     "rev": (_REV, "A revision."),
+    "local.rev": (_TEXT, "The revision that is replaced, `0-<n>`."),
     "revs": (_FLAG, "Add `_revisions`, the history of this revision."),
     "conflicts": (_FLAG, "Add `_conflicts`, the other live leaves."),
     "history": (_FLAG, "Add `_history`, the history and what is still kept of it."),
@@ -95,10 +95,7 @@ OPTIONS: Final[dict[str, tuple[_Schema, str]]] = {
 }
 
 CONDITIONS: Final[dict[str, _Schema]] = {
-    "If-Match": _header(
-        "If-Match",
-        "Only if the document is at this revision.",
-        _TEXT),
+    "If-Match": _header("If-Match", "Only if the document is at this revision.", _TEXT),
     "If-None-Match": _header("If-None-Match", "`*`: only if the document is not there.", {"const": "*"}),
     "If-None-Match-Read": _header("If-None-Match", "The entity tag of what is held already.", _TEXT),
     "Idempotency-Key": _header(
@@ -106,7 +103,7 @@ CONDITIONS: Final[dict[str, _Schema]] = {
         "Names this request: repeated with the same body within 24 h, it is answered again and not done again.",
         {"type": "string", "minLength": 1, "maxLength": 128},
     ),
-    "Last-Event-ID": _header("Last-Event-ID", "Where an event source stands; beats `since`.", _SINCE),
+    "Last-Event-ID": _header("Last-Event-ID", "Where an event source stands; beats `since`.", _TEXT),
 }
 
 _ROW: Final = {
@@ -207,6 +204,7 @@ DOCUMENT_IN: Final = _object(
     },
     about="A JSON object; keys that begin with `_` are reserved, all others are the user's.",
 ) | {"patternProperties": {"^[^_]": True}}
+LOCAL_IN: Final = DOCUMENT_IN | {"properties": {"_id": _TEXT, "_rev": _TEXT, "_deleted": _FLAG}}
 BULK_IN: Final = _object("docs", {"docs": _list({"type": "object"}), "new_edits": _FLAG, "update": _FLAG})
 READ_IN: Final = _object(
     "docs",
@@ -223,10 +221,19 @@ REVS_IN: Final = {
     "type": "object",
     "additionalProperties": _list(_REV),
 }
+
+
+def _in_body(name: str, schema: _Schema) -> _Schema:
+    """An option in a JSON body: a single value where a list is meant, and a position as an integer."""
+    if schema.get("type") == "array":
+        return {"anyOf": [schema, schema["items"]]}
+    return {"anyOf": [schema, _COUNT]} if name == "since" else schema
+
+
 ASK_IN: Final = _object(
     "",
     {
-        name: {"anyOf": [schema, schema["items"]]} if schema.get("type") == "array" else schema
+        name: _in_body(name, schema)
         for name, (schema, _) in OPTIONS.items()
         if name in ("since", "limit", "pattern", "docs", "descending", "feed", "heartbeat", "timeout")
     },

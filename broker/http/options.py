@@ -15,7 +15,7 @@ from feeds.errors import BadRequest
 
 FIELDS_MAX: Final = 1000
 
-_BOOLEANS: Final = {"true": True, "1": True, "": True, "false": False, "0": False}
+_BOOLEANS: Final = {"true": True, "false": False}
 
 
 class Options:
@@ -75,7 +75,7 @@ class Options:
         return list(values)
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """A yes or no: `true`, `false`, `1`, `0`, or the bare name for yes."""
+        """A yes or no: `true` or `false`."""
         value = self._single(name)
         if value is None:
             return default

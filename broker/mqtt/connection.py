@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
-from functools import partial
 from typing import Any
 
 from amqtt.mqtt.packet import (
@@ -29,6 +27,7 @@ from broker.mqtt import packets
 from broker.mqtt.contract import Client
 from broker.mqtt.frames import PINGRESP_BYTES, Malformed, puback, pubcomp, pubrec, pubrel
 from broker.mqtt.limits import CONNECT_BYTES, SLICE_DELIVERIES, WRITE_BYTES
+from broker.mqtt.owed import Owed
 from broker.mqtt.packets import UnknownProtocol, Will
 from broker.mqtt.session import Session
 from broker.mqtt.topicnames import topic_fault
@@ -42,43 +41,8 @@ UNREAD_REPLIES_BYTES = 4 * WRITE_BYTES  # a client with so much unread is not re
 FLUSHES = 16  # MiB at most, before other connections have their turn
 
 
-class _Owed:
-    """An acknowledgement to be sent, in order of the publications."""
-
-    __slots__ = ("done", "reply")
-
-    def __init__(self, reply: bytes, done: bool) -> None:
-        self.reply = reply
-        self.done = done
-
-
 class Connection(asyncio.BufferedProtocol):
     """A socket's protocol, from accept to loss. `heard` and `since` are loop times."""
-
-    __slots__ = (
-        "_congested",
-        "_counted",
-        "_holds",
-        "_house",
-        "_loop",
-        "_need",
-        "_out",
-        "_owed",
-        "_reading",
-        "_rest",
-        "_written_bytes",
-        "budget",
-        "client",
-        "closing",
-        "closing_since",
-        "heard",
-        "keepalive_s",
-        "marked",
-        "session",
-        "since",
-        "will",
-        "wire",
-    )  # fmt: skip
 
     def __init__(self, house: House, loop: asyncio.AbstractEventLoop) -> None:
         self._house = house
@@ -100,7 +64,7 @@ class Connection(asyncio.BufferedProtocol):
         self._reading = True
         self._congested = False
         self._out: list[bytes] = []
-        self._owed: deque[_Owed] | None = None
+        self._owed: Owed | None = None
         self._written_bytes = 0
 
     # The transport's calls.
@@ -280,43 +244,35 @@ class Connection(asyncio.BufferedProtocol):
         elif session.acknowledged(packet_id, 1 if kind == PUBACK else 2) and session.queue and not self.marked:
             self.mark()
 
-    # Acknowledging in order.
-
     def _owe(self, reply: bytes, outcome: asyncio.Future[None] | None) -> None:
-        if outcome is None and not self._owed:
+        """Acknowledge in order: at once if nothing earlier is under way, else in line."""
+        owed = self._owed
+        if outcome is None and not owed:
             if reply:
                 self.send(reply)
             return
-        if self._owed is None:
-            self._owed = deque()
-        owed = _Owed(reply, outcome is None)
-        self._owed.append(owed)
-        if len(self._owed) >= self._house.limits.requests:
+        if owed is None:
+            owed = self._owed = Owed(self._settled, self._failed)
+        owed.add(reply, outcome)
+        if len(owed) >= self._house.limits.requests:
             self.hold(Hold.WINDOW)
-        if outcome is not None:
-            outcome.add_done_callback(partial(self._settled, owed))
 
-    def _settled(self, owed: _Owed, outcome: asyncio.Future[None]) -> None:
-        fault = None if outcome.cancelled() else outcome.exception()
-        if outcome.cancelled() or fault is not None:
-            # Without an acknowledgement the client sends it again after it has connected again.
-            self.abort(fault.reason if isinstance(fault, SpileError) else f"a publication failed: {fault!r}")
-            return
-        owed.done = True
-        line = self._owed
-        while line and line[0].done:
-            reply = line.popleft().reply
-            if reply:
-                self.send(reply)
-        if self._holds and line is not None and len(line) < self._house.limits.requests:
+    def _settled(self, replies: list[bytes], left: int) -> None:
+        for reply in replies:
+            self.send(reply)
+        if self._holds and left < self._house.limits.requests:
             self.release(Hold.WINDOW)
+
+    def _failed(self, fault: BaseException) -> None:
+        # Without an acknowledgement the client sends it again after it has connected again.
+        self.abort(fault.reason if isinstance(fault, SpileError) else f"a publication failed: {fault!r}")
 
     # Not reading for a while.
 
     def hold(self, why: Hold) -> None:
         """Stop reading until this and every other reason is gone."""
         self._holds |= why
-        if self._reading and self.wire is not None and not self.closing:
+        if self._reading and self.wire is not None and not self.wire.is_closing():
             self._reading = False
             self.wire.pause_reading()
 
@@ -332,7 +288,7 @@ class Connection(asyncio.BufferedProtocol):
         if rest is not None and len(rest) >= self._need:
             self._rest = None
             self._read(bytes(rest))
-        if not self._holds and not self._reading and not self.closing and self.wire is not None:
+        if not self._holds and not self._reading and self.wire is not None and not self.wire.is_closing():
             self._reading = True
             self.wire.resume_reading()
 

@@ -86,7 +86,7 @@ class Gate(Protocol):
         ...
 
     def may_receive(self, client: Client, topic: str) -> bool:
-        """Asked at delivery, for filters wide enough to reach `to/` or `from/` only."""
+        """Asked at delivery: for topics under `to/` and `from/`, and of filters that begin with a wildcard."""
         ...
 
 

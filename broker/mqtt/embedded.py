@@ -37,6 +37,7 @@ log = logging.getLogger("spile.mqtt")
 
 SWEEP_S = 0.25  # a keepalive is at least 1 s, so it is enforced within 1.75 s
 EXPIRY_S = 60.0
+COUNT_S = 5.0  # between counts of the retained messages, while an estimate says that there are many
 STOP_S = 1.0  # for clients to read the rest when the broker stops
 
 
@@ -229,9 +230,16 @@ class EmbeddedBroker:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return int(server.sockets[0].getsockname()[1])
 
+    async def _count_retained(self) -> None:
+        try:
+            await self._retained.recount()
+        except Unavailable as fault:
+            log.warning("the retained messages cannot be counted: %s", fault.reason)
+
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
         next_expiry = loop.time() + EXPIRY_S
+        next_count = loop.time()
         while True:
             await asyncio.sleep(SWEEP_S)
             now = loop.time()
@@ -239,8 +247,9 @@ class EmbeddedBroker:
             if now >= next_expiry:
                 next_expiry = now + EXPIRY_S
                 self._book.expire()
-                if self._retained.count > self._limits.retained:
-                    await self._retained.recount()
+            if now >= next_count and self._retained.count > 0.9 * self._limits.retained:
+                next_count = now + COUNT_S
+                await self._count_retained()
 
 
 def _publication(message: Message) -> Publication:

@@ -144,7 +144,7 @@ class Lobby:
         if self._state.awaited == before:
             connection.send(packets.connack(False, packets.ACCEPTED))
         else:
-            connection.hold(Hold.LOGIN)
+            connection.hold(Hold.STORING)
             self._tasks.run(self._admit(connection, session, present), f"spile mqtt login {client.name}")
 
     async def _admit(self, connection: Connection, session: Session, present: bool) -> None:
@@ -158,7 +158,7 @@ class Lobby:
             connection.refuse(packets.UNAVAILABLE, fault.reason)
             return
         connection.send(packets.connack(present, packets.ACCEPTED))
-        connection.release(Hold.LOGIN)
+        connection.release(Hold.STORING)
         self._replays.resume(session)
 
     def published(
@@ -242,9 +242,11 @@ class Lobby:
         def settled(commit: asyncio.Future[None]) -> None:
             if commit.exception() is None:
                 then()
+                connection.release(Hold.STORING)
             else:
                 connection.abort("its subscriptions cannot be stored")
 
+        connection.hold(Hold.STORING)
         self._state.commit().add_done_callback(settled)
 
     def look_at_clocks(self, now: float) -> None:

@@ -66,7 +66,7 @@ class Replays:
 
     async def _tell_page(self, session: Session, topic_filter: str, page: Page) -> bool:
         """Queue a page's messages; False when the session no longer takes them."""
-        wide = topic_filter[0] in "+#"
+        wide = topic_filter.split("/")[0] in ("+", "#", "to", "from")
         for message in page.messages:
             await wait_patiently(session)
             qos = session.filters.get(topic_filter)

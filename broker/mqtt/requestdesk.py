@@ -89,7 +89,7 @@ class RequestDesk:
             await asyncio.wait(self._tasks)
 
     def _start(self, client: Client, topic: str, work: Any) -> asyncio.Future[None]:
-        task: asyncio.Task[None] = asyncio.create_task(work, name=f"spile mqtt request {topic}")
+        task: asyncio.Task[None] = asyncio.create_task(work, name=f"spile mqtt request {topic[:200]}")
         self._tasks.add(task)
         self._under_way[client.name] = self._under_way.get(client.name, 0) + 1
         task.add_done_callback(lambda done: self._finished(client.name, done))

@@ -142,8 +142,8 @@ class StateFile:
 
     async def read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Run a query in the file's thread; it sees everything asked for before."""
-        if self._changes:
-            await self.commit()
+        if self._changes or self.failure is not None:
+            await self.commit()  # raises while what was asked for before cannot be written
         connection = self._connection
         if connection is None:
             raise Unavailable("The MQTT broker's state is closed.")

@@ -112,6 +112,10 @@ class WebSocketWire(asyncio.BufferedProtocol):
     def abort(self) -> None:
         self._transport.abort()
 
+    def is_closing(self) -> bool:
+        closing: bool = self._transport.is_closing()
+        return closing
+
     def pause_reading(self) -> None:
         self._transport.pause_reading()
 

@@ -38,9 +38,7 @@ class Assembly:
         # Pieces from `first` up to `last` touch the new one and become one with it.
         first, last = bisect_left(ends, offset), bisect_right(starts, end)
         if first == last and len(starts) == self._pieces_max:
-            raise BadRequest(
-                f"The ranges leave more than {self._pieces_max} gaps.", hint="Send them in order."
-            )
+            raise BadRequest(f"The ranges leave more than {self._pieces_max} gaps.", hint="Send them in order.")
         start = min(offset, starts[first]) if first < last else offset
         stop = max(end, ends[last - 1]) if first < last else end
         replaced = sum(ends[at] - starts[at] for at in range(first, last))

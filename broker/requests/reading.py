@@ -23,9 +23,7 @@ async def get(serving: Serving, asked: Asked) -> bytes:
         options = body.as_(_Options)
         id = asked.place.id
         if id is None:
-            raise BadRequest(
-                "`get` names a document.", hint="Publish to from/<user>/<client id>/get/<barrel>/<id>."
-            )
+            raise BadRequest("`get` names a document.", hint="Publish to from/<user>/<client id>/get/<barrel>/<id>.")
         serving.allow(asked, "read", document_path(id))
         barrel = serving.barrel(asked)
 

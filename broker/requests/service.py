@@ -142,9 +142,7 @@ class RequestService:
 
     async def _serve(self, client: Client, topic: str, payload: bytes) -> None:
         if not topic.startswith(f"{REQUESTS}/{client.name}/"):
-            raise Forbidden(
-                "That is not your topic.", hint=f"Your requests go under {REQUESTS}/{client.name}/."
-            )
+            raise Forbidden("That is not your topic.", hint=f"Your requests go under {REQUESTS}/{client.name}/.")
         place = parse_place(topic)
         asked = Asked(client, place, payload)
         if place.verb in self._answered:

@@ -92,8 +92,8 @@ class Uploads:
         """Take `{upload, verb, id, digest, offset, total, data}`.
 
         `digest` is the sha256 of the whole text, `data` base64 of its bytes from `offset` on. The result is
-        `{upload, received}` until all has come, then that of the write, whose token is that of the last range.
-        A refusal of the write ends the upload, unless to send any range again can help.
+        `{upload, received}` until all has come, then that of the write, whose token is the last range's. A
+        refusal of the write ends the upload, unless to send any range again can help.
         """
         with serving.lanes.lane(asked.client.name) as lane:
             async with lane.turn:

@@ -32,6 +32,8 @@ async def write(serving: Serving, asked: Asked) -> bytes:
     carried: list[str | None] = [None]
 
     def prepare() -> Prepared:
+        if not asked.payload:
+            raise BadRequest("The body is empty.", hint="Send a JSON object; {} is a document without fields.")
         body = read_body(asked.payload)
         carried[0] = body.token
         token = body.bound(asked.client.name, verb, place.barrel, place.id or "")

@@ -11,7 +11,7 @@ from typing import Any
 from feeds.body import DOCUMENT_BYTES_MAX, canonical, check_values, merge_patch
 from feeds.errors import Conflict, Deleted, Missing, TooLarge
 from feeds.revisions import Revision, next_revision
-from feeds.storage.schema import MISSING
+from feeds.storage.schema import MISSING, OWN
 from feeds.storage.state import DocState, decode, revision_of
 from feeds.storage.work import BarrelWork
 from feeds.tree import EMPTY, Node, Tree, graft, history, leaves, ordered_leaves, tree_of
@@ -151,7 +151,7 @@ def _extend(
     else:
         ordered = ordered_leaves([leaf for leaf in state.leaves if leaf is not parent] + [node])
     seq = work.seq + 1
-    work.add_rev(state.doc if state is not None else seq, node, seq, body)
+    work.add_rev(state.doc if state is not None else seq, node, seq, body, OWN)
     if ordered[0] is node:
         work.change(state, document_id, ordered, body, data, expired)
     else:

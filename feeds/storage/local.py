@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from feeds.body import check_id, draft
 from feeds.errors import BadRequest, Conflict, Missing
 from feeds.storage.reading import Document
-from feeds.storage.writer import Transaction
+from feeds.storage.transaction import Transaction
 from feeds.writes import Written
 
 if TYPE_CHECKING:

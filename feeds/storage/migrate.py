@@ -31,7 +31,7 @@ def migrate(connection: Connection) -> None:
     found = schema_version(connection)
     if found == HEAD:
         return
-    if found is not None and not (_FOLDER / "versions" / f"v{found}.py").exists():
+    if found is not None and not knows(found):
         raise NewerSchema(
             f"The store has schema {found}, and this Spile knows schemas up to {HEAD}. Nothing was changed."
         )
@@ -46,6 +46,11 @@ def migrate(connection: Connection) -> None:
         connection.exec_driver_sql("ROLLBACK").close()
         raise
     connection.exec_driver_sql("COMMIT").close()
+
+
+def knows(version: str) -> bool:
+    """Whether this Spile has the migration that leads to this version."""
+    return (_FOLDER / "versions" / f"v{Path(version).name}.py").exists()
 
 
 def alembic_config() -> Config:

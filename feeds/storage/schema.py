@@ -92,7 +92,7 @@ revs = Table(
     Column("generation", Integer, primary_key=True, autoincrement=False),
     Column("digest", Bytewise, primary_key=True),
     Column("parent", Bytewise),  # digest of the parent, one generation below; it may be stemmed away
-    Column("flags", SmallInteger, nullable=False),  # DELETED, MISSING
+    Column("flags", SmallInteger, nullable=False),  # DELETED, MISSING, OWN
     Column("seq", BigInteger, nullable=False),  # at which it was stored here
     Column("body", LargeBinary),  # canonical JSON; NULL when missing or compacted
     sqlite_with_rowid=False,
@@ -185,3 +185,4 @@ MISSING = 4
 FRESH = 8  # no winner lived before: every path of the new one came with this change
 CONFLICTS = 16  # the set of live leaves beside the winner changed
 PURGED = 32
+OWN = 64  # a revision that was made here, so that its digest can be worked out again

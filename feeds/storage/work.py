@@ -125,9 +125,9 @@ class BarrelWork:
 
     # -- writing
 
-    def add_rev(self, doc: int, node: Node, seq: int, body: bytes | None) -> None:
-        """Store a revision that the document did not have."""
-        flags = (DELETED if node.deleted else 0) | (MISSING if node.missing else 0)
+    def add_rev(self, doc: int, node: Node, seq: int, body: bytes | None, origin: int = 0) -> None:
+        """Store a revision that the document did not have; `origin` is OWN for one made here."""
+        flags = (DELETED if node.deleted else 0) | (MISSING if node.missing else 0) | origin
         self._revs[doc, node.generation, node.digest] = (
             *(self.barrel, doc, node.generation, node.digest, node.parent, flags, seq),
             body,

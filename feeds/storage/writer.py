@@ -11,22 +11,17 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-import msgspec
-from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from feeds.body import DOCUMENT_BYTES_MAX
-from feeds.errors import Damaged, NotFound, Overloaded, SpileError, TokenReused, Unavailable
-from feeds.storage.apply import apply
+from feeds.errors import Damaged, NotFound, Overloaded, SpileError, Unavailable
 from feeds.storage.database import Database, translate
 from feeds.storage.shapes import ShapeNumbers
-from feeds.storage.state import decode
 from feeds.storage.statements import Statements
-from feeds.storage.work import BarrelWork
-from feeds.writes import Outcome, Token, Write, Written
+from feeds.storage.transaction import Operation, Task, Transaction, Writes
+from feeds.writes import Outcome, Token, Write
 
 logger = logging.getLogger("spile.writer")
 
@@ -36,159 +31,6 @@ GROUP_MAX = 2_000  # writes of one transaction: longer ones make everybody wait 
 GROUP_BYTES_MAX = 32 * 1024 * 1024
 
 CommitHook = Callable[[str, int], None]
-
-
-class Operation(Protocol):
-    """Something that waits for the writer."""
-
-    future: Future[Any]
-    size: int
-
-    @property
-    def weight(self) -> int: ...
-
-    def run(self, transaction: Transaction) -> Any: ...
-
-
-@dataclass(slots=True, eq=False)
-class Writes:
-    """Writes of one caller to one barrel; the result is an outcome for each."""
-
-    barrel: int
-    name: str
-    writes: Sequence[Write]
-    token: Token | None
-    bytes_max: int
-    future: Future[list[Outcome]] = field(default_factory=Future)
-    size: int = 0
-
-    @property
-    def weight(self) -> int:
-        return len(self.writes)
-
-    def run(self, transaction: Transaction) -> list[Outcome]:
-        work = transaction.work(self.barrel, self.name)
-        if self.token is not None:
-            answered = transaction.answered(self.barrel, self.token)
-            if answered is not None:
-                return answered
-        outcomes: list[Outcome] = []
-        for write in self.writes:
-            try:
-                outcomes.append(apply(work, write, self.bytes_max))
-            except Damaged:
-                raise  # half of the write may be collected already: the whole transaction goes
-            except SpileError as refusal:
-                outcomes.append(refusal)
-        if self.token is not None and (len(outcomes) > 1 or isinstance(outcomes[0], Written)):
-            transaction.remember(self.barrel, self.token, outcomes)
-        return outcomes
-
-
-@dataclass(slots=True, eq=False)
-class Task:
-    """Anything else that is done inside a transaction."""
-
-    call: Callable[[Transaction], Any]
-    future: Future[Any] = field(default_factory=Future)
-    size: int = 0
-
-    @property
-    def weight(self) -> int:
-        return 1
-
-    def run(self, transaction: Transaction) -> Any:
-        return self.call(transaction)
-
-
-class Transaction:
-    """The writer's connection during one transaction, and the barrels it touches."""
-
-    def __init__(
-        self,
-        connection: Connection,
-        statements: Statements,
-        shapes: ShapeNumbers,
-        now: float,
-        backlog_max: int,
-    ) -> None:
-        self.backlog_max = backlog_max
-        self.connection = connection
-        self.statements = statements
-        self.shapes = shapes
-        self.now = now
-        self.works: dict[int, BarrelWork] = {}
-        self.released: list[BarrelWork] = []
-
-    def execute(self, statement: str, *parameters: Any) -> list[Any]:
-        """The rows of a statement (none of one that gives none)."""
-        result = self.connection.exec_driver_sql(statement, parameters)
-        return list(result.all()) if result.returns_rows else []
-
-    def work(self, barrel: int, name: str) -> BarrelWork:
-        """The work on one barrel, its row locked; NotFound if it was dropped."""
-        found = self.works.get(barrel)
-        if found is None:
-            rows = self.execute(self.statements.lock_barrel, barrel)
-            if not rows:
-                raise NotFound(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
-            found = BarrelWork(
-                self.connection, self.statements, self.shapes, barrel, name, rows[0], self.now, self.backlog_max
-            )
-            self.works[barrel] = found
-        return found
-
-    def answered(self, barrel: int, token: Token) -> list[Outcome] | None:
-        """What was answered to this token before; TokenReused if that was another request."""
-        rows = self.execute(self.statements.find_token, barrel, token.scope, token.key)
-        if not rows:
-            return None
-        digest, answer = rows[0]
-        if digest != token.digest:
-            raise TokenReused(f"The token {token.key!r} was already used for another request")
-        return [_outcome(item) for item in decode(answer)]
-
-    def remember(self, barrel: int, token: Token, outcomes: Sequence[Outcome]) -> None:
-        """Keep the answer to a token, in the transaction of the write itself."""
-        answer = msgspec.json.encode([_told(outcome) for outcome in outcomes])
-        row = (barrel, token.scope, token.key, token.digest, answer, self.now)
-        self.execute(self.statements.insert_token, *row)
-
-    def release(self, barrel: int) -> None:
-        """Write what one barrel collected, and read its row again before it is worked on again."""
-        work = self.works.pop(barrel, None)
-        if work is not None:
-            work.flush()
-            self.released.append(work)
-
-    def flush(self) -> None:
-        """Write what the barrels collected."""
-        for work in self.works.values():
-            work.flush()
-
-
-class RememberedRefusal(SpileError):
-    """The request was refused before, and it is refused again."""
-
-    @classmethod
-    def of(cls, told: dict[str, Any]) -> RememberedRefusal:
-        """The refusal as it was told then."""
-        details = {key: value for key, value in told.items() if key not in ("error", "reason", "hint")}
-        refusal = cls(told["reason"], hint=told["hint"], **details)
-        refusal.code = told["error"]  # type: ignore[misc]
-        return refusal
-
-
-def _told(outcome: Outcome) -> Any:
-    if isinstance(outcome, Written):
-        return [outcome.id, outcome.rev, outcome.seq, outcome.created]
-    return outcome.as_dict()
-
-
-def _outcome(item: Any) -> Outcome:
-    if isinstance(item, list):
-        return Written(item[0], item[1], item[2], created=item[3], repeated=True)
-    return RememberedRefusal.of(item)
 
 
 class Writer:
@@ -296,30 +138,31 @@ class Writer:
     # -- the thread
 
     def _loop(self) -> None:
+        group: list[Operation] | None = []
         try:
-            while True:
-                group = self._take()
-                if not group:
-                    return
-                self._commit(group)
+            while (group := self._take()) is not None:
+                if group:
+                    self._commit(group)
         except BaseException as error:
             logger.critical("the writer died: %s", error, exc_info=True)
-            self._die(error)
+            self._die(error, group or [])
         finally:
             self._connection.close()
 
-    def _die(self, error: BaseException) -> None:
+    def _die(self, error: BaseException, taken: list[Operation]) -> None:
         with self._wake:
             self._stopping = True
             left, self._waiting = self._waiting, deque()
-        for operation in left:
-            _fail(operation, Unavailable(f"The writer died: {error}", hint="Restart the service."))
+        for operation in (*taken, *left):
+            if not operation.future.done():
+                _fail(operation, Unavailable(f"The writer died: {error}", hint="Restart the service."))
 
-    def _take(self) -> list[Operation]:
+    def _take(self) -> list[Operation] | None:
+        """What is done next, without those whose callers gave up meanwhile; None at the end."""
         with self._wake:
             while not self._waiting:
                 if self._stopping:
-                    return []
+                    return None
                 self._wake.wait()
             group: list[Operation] = []
             weight = size = 0
@@ -337,8 +180,9 @@ class Writer:
         self.groups += 1
         self.last_group = len(group)
         transaction = Transaction(self._connection, self._statements, self._shapes, self._clock(), self._backlog_max)
+        if not self._begin(group):
+            return
         try:
-            self._connection.exec_driver_sql(self._statements.begin).close()
             self._fetch(transaction, group)
             answers = [_run(operation, transaction) for operation in group]
             transaction.flush()
@@ -363,9 +207,21 @@ class Writer:
         for operation, (answer, refusal) in zip(group, answers, strict=True):
             if refusal is not None:
                 _fail(operation, refusal)
-            elif not operation.future.cancelled():
+            else:
                 operation.future.set_result(answer)
         self._tell(transaction)
+
+    def _begin(self, group: list[Operation]) -> bool:
+        """Open a transaction; where that fails it is nobody's fault, and one by one would fail as well."""
+        try:
+            self._connection.exec_driver_sql(self._statements.begin).close()
+        except DBAPIError as error:
+            self._roll_back()
+            self.failures += 1
+            for operation in group:
+                _fail(operation, translate(error))
+            return False
+        return True
 
     def _fetch(self, transaction: Transaction, group: list[Operation]) -> None:
         """Read all documents of a group in one statement a barrel."""
@@ -409,5 +265,5 @@ def _run(operation: Operation, transaction: Transaction) -> tuple[Any, SpileErro
 
 
 def _fail(operation: Operation, error: BaseException) -> None:
-    if not operation.future.cancelled():
+    if operation.future.running() or operation.future.set_running_or_notify_cancel():
         operation.future.set_exception(error)

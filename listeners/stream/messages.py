@@ -97,6 +97,9 @@ class _Run(msgspec.Struct):
     run: str
 
 
+# What a decoder raises: text that is no UTF-8 and endless nesting come as errors of their own.
+_FAULTS = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 _encoder = msgspec.json.Encoder()
 _array_decoder: msgspec.json.Decoder[Array[Row]] = msgspec.json.Decoder(Array[Row])
 _open_decoder = msgspec.json.Decoder(Open)
@@ -116,7 +119,7 @@ def decode_open(data: bytes) -> Open:
     """
     try:
         message = _open_decoder.decode(data)
-    except msgspec.MsgspecError as fault:
+    except _FAULTS as fault:
         raise _refused("open", fault) from None
     _check_run(message.run)
     if message.name is not None:
@@ -134,7 +137,7 @@ def decode_credit(data: bytes) -> Credit | Close:
     """The credit or close that a listener sent; BadRequest says what is wrong with it."""
     try:
         message = _credit_decoder.decode(data)
-    except msgspec.MsgspecError as fault:
+    except _FAULTS as fault:
         raise _refused("credit", fault) from None
     _check_run(message.run)
     if message.close:
@@ -151,7 +154,7 @@ def decode_array(data: bytes) -> Array[Row]:
     """The array that a service sent; BadRequest when it is none. The rows share the memory of `data`."""
     try:
         return _array_decoder.decode(data)
-    except msgspec.MsgspecError as fault:
+    except _FAULTS as fault:
         raise _refused("array", fault) from None
 
 
@@ -160,7 +163,7 @@ def decode_run(data: bytes) -> str | None:
     try:
         run = _run_decoder.decode(data).run
         _check_run(run)
-    except (msgspec.MsgspecError, BadRequest):
+    except (*_FAULTS, BadRequest):
         return None
     return run
 
@@ -190,7 +193,7 @@ def _window(window: int, bytes_: int) -> tuple[int, int]:
     return min(window, WINDOW_MAX), min(bytes_, BYTES_MAX)
 
 
-def _refused(what: str, fault: msgspec.MsgspecError) -> BadRequest:
+def _refused(what: str, fault: Exception) -> BadRequest:
     return BadRequest(
         f"The {what} cannot be read: {str(fault)[:_SHOWN_CHARACTERS_MAX]}.",
         hint="Send one JSON object with the fields that the documentation of streams lists.",

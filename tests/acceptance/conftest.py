@@ -1,4 +1,4 @@
-"""A running Spile for acceptance tests: the service as a process of its own, on free ports, in a folder of its own."""
+"""A running Spile for acceptance tests: a process of its own, on free ports, in a folder of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""MQTT clients for tests, on raw sockets and with a codec of their own, so that nothing of the broker checks itself."""
+"""MQTT clients for tests, on raw sockets and with a codec of their own, so that the broker does not check itself."""
 
 from __future__ import annotations
 

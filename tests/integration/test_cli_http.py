@@ -4,68 +4,21 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cli_tools import ROOT, TIMEOUT_S, begun, on_terminal, spile
-
-DATA = ROOT.parent / "shared" / "data"
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
-
-
-class Service:
-    """`spile serve` as a process, which can be killed and started again on the same data and ports."""
-
-    def __init__(self, data: Path) -> None:
-        self._data = data
-        self.http, self.mqtt = free_port(), free_port()
-        self.url = f"http://127.0.0.1:{self.http}"
-        self.process = self._start()
-
-    def _start(self) -> subprocess.Popen[bytes]:
-        addresses = ("--http", f"127.0.0.1:{self.http}", "--mqtt", f"127.0.0.1:{self.mqtt}")
-        process = begun("serve", "--data", str(self._data), *addresses, "--log-level", "warning")
-        ends_at = time.monotonic() + TIMEOUT_S
-        while time.monotonic() < ends_at:
-            assert process.poll() is None, (process.stderr.read() if process.stderr else b"").decode()
-            try:
-                if httpx.get(f"{self.url}/health", trust_env=False).status_code == 200:
-                    return process
-            except httpx.TransportError:
-                time.sleep(0.02)
-        raise AssertionError("the service did not come up")
-
-    def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        self.process.send_signal(how)
-        code = self.process.wait(TIMEOUT_S)
-        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
-            if pipe is not None:
-                pipe.close()
-        return code
-
-    def restart(self, how: signal.Signals) -> None:
-        self.stop(how)
-        self.process = self._start()
+from cli_tools import DATA, TIMEOUT_S, Service, begun, on_terminal, spile
 
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("data"))
-    yield running
-    assert running.stop() == 0
+    with Service(tmp_path_factory.mktemp("data")) as running:
+        yield running
 
 
 @pytest.fixture

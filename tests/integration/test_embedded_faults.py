@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import paho.mqtt.client as paho
-import psutil
+import psutil  # type: ignore[import-untyped]
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
@@ -64,8 +64,8 @@ async def test_01_what_is_acknowledged_is_delivered_even_if_the_publisher_leaves
     listener = paho.Client(CallbackAPIVersion.VERSION2, "listener")
     subscribed = asyncio.Event()
     loop = asyncio.get_running_loop()
-    listener.on_message = lambda _client, _data, message: heard.append(message.payload)
-    listener.on_subscribe = lambda *_: loop.call_soon_threadsafe(subscribed.set)
+    listener.on_message = lambda _client, _data, message: heard.append(bytes(message.payload))
+    listener.on_subscribe = lambda *_: loop.call_soon_threadsafe(subscribed.set)  # type: ignore[assignment]
     listener.connect("127.0.0.1", broker.port)
     listener.loop_start()
     listener.subscribe("a/#", 1)

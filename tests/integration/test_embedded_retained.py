@@ -131,7 +131,7 @@ async def test_a_retained_message_never_comes_after_a_newer_one(broker: Embedded
     newest: dict[str, int] = {}
     while len(newest) < count or min(newest.values()) < 5:
         heard = await client.heard()
-        assert int(heard.payload) > newest.get(heard.topic, -1), heard
+        assert int(heard.payload) >= newest.get(heard.topic, 0), heard
         newest[heard.topic] = int(heard.payload)
     await publishing
 

@@ -156,6 +156,18 @@ async def test_a_clean_connect_erases_what_was_kept(broker: EmbeddedBroker) -> N
     assert broker.stats().queues["mqtt_kept"] == 0
 
 
+async def test_packet_ids_begin_again_and_spare_those_under_way(broker: EmbeddedBroker) -> None:
+    client = await RawClient.connect(broker.port, "c", acking=False)
+    await client.subscribe(("barrels/#", 1))
+    await broker.publish(messages(1))
+    assert (await client.heard()).packet_id == 1
+    session = broker._book.get("anonymous/c")
+    assert session is not None
+    session.last_packet_id = 65_533
+    await broker.publish(messages(4))
+    assert [each.packet_id for each in await client.hear(4)] == [65_534, 65_535, 2, 3]
+
+
 async def test_a_client_that_unsubscribed_stays_unsubscribed(tmp_path: Path) -> None:
     async with serving(tmp_path) as broker:
         client = await RawClient.connect(broker.port, "c", clean=False)

@@ -1,18 +1,31 @@
-"""The description is complete and true: generated requests find no failure of the service and no undescribed answer."""
+"""The description is complete and true: generated requests meet no failure, and no answer it does not tell of."""
 
 import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import HealthCheck, Phase, given, settings
+from schemathesis import GenerationMode
+from schemathesis.config import SchemathesisConfig
+from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
 from broker.http.openapi_operations import OPERATIONS
 
 from .http_tools import fill, served
+
+EXAMPLES = 60
+# A condition may fail (412) before a body is looked at, and a place in the log be gone (410).
+REFUSALS = [400, 401, 403, 404, 405, 409, 410, 412, 413, 422]
+CONFIG = SchemathesisConfig.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}})
+NOTHING_TO_GET_WRONG = {"welcome", "health", "metrics", "description", "list_barrels"}
+CASES = [(name, GenerationMode.POSITIVE) for name in OPERATIONS] + [
+    (name, GenerationMode.NEGATIVE) for name in OPERATIONS if name not in NOTHING_TO_GET_WRONG
+]
 
 
 @pytest.fixture(scope="module")
@@ -20,44 +33,64 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service in a thread of its own, with something in it."""
     folder: Path = tmp_path_factory.mktemp("described")
     ready = threading.Event()
-    stop = asyncio.Event()
-    told: list[str] = []
-    loops: list[asyncio.AbstractEventLoop] = []
+    told: list[Any] = []
 
     async def run() -> None:
-        loops.append(asyncio.get_running_loop())
+        stop = asyncio.Event()
         async with served(folder) as web:
             fill(web.store.create("geo"), 20)
-            told.append(web.url)
+            told.extend((web.url, asyncio.get_running_loop(), stop))
             ready.set()
             await stop.wait()
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), name="described")
     thread.start()
     assert ready.wait(20)
-    yield told[0]
-    loops[0].call_soon_threadsafe(stop.set)
+    url, loop, stop = told
+    yield url
+    loop.call_soon_threadsafe(stop.set)
     thread.join(20)
     assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
-def api(base_url: str) -> schemathesis.BaseSchema:
-    return schemathesis.openapi.from_url(f"{base_url}/openapi.json")
+def described(base_url: str) -> dict[str, Any]:
+    found: dict[str, Any] = httpx.get(f"{base_url}/openapi.json").json()
+    return found
 
 
-schema = schemathesis.pytest.from_fixture("api")
+@pytest.mark.parametrize(("name", "mode"), CASES)
+def test_generated_requests_are_answered_as_described(
+    base_url: str, described: dict[str, Any], name: str, mode: GenerationMode
+) -> None:
+    operation = schemathesis.openapi.from_dict(described, config=CONFIG).find_operation_by_id(name)
+    # What contradicts itself (two revisions, a stale one) is refused, and no schema can say so.
+    excluded = [positive_data_acceptance, *([negative_data_rejection] if mode is GenerationMode.POSITIVE else [])]
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        phases=[Phase.generate],
+    )
+    def answered(case: schemathesis.Case) -> None:
+        if case.path.endswith("/changes"):
+            case.query = {**(case.query or {}), "timeout": 20}
+        case.call_and_validate(base_url=base_url, timeout=10, excluded_checks=excluded)
+
+    answered()
 
 
-@schema.parametrize()
-@settings(
-    max_examples=20, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.explicit, Phase.generate]
-)
-def test_generated_requests_are_answered_as_described(case: schemathesis.Case) -> None:
-    case.call_and_validate(timeout=10)
+def test_every_route_and_every_option_is_described(described: dict[str, Any]) -> None:
+    operations = [operation for path in described["paths"].values() for operation in path.values()]
+    assert {operation["operationId"] for operation in operations} == set(OPERATIONS)
+    assert all(part["description"] for operation in operations for part in operation["parameters"])
 
 
-def test_every_route_and_every_option_is_described(base_url: str) -> None:
-    described = httpx.get(f"{base_url}/openapi.json").json()
-    named = {operation["operationId"] for path in described["paths"].values() for operation in path.values()}
-    assert named == set(OPERATIONS)
+def test_every_answer_of_the_table_of_errors_may_be_told(described: dict[str, Any]) -> None:
+    statuses = {
+        int(status) for path in described["paths"].values() for one in path.values() for status in one["responses"]
+    }
+    assert {400, 401, 403, 404, 409, 410, 412, 413, 422, 503, 507} <= statuses

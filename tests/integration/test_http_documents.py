@@ -119,7 +119,8 @@ async def test_a_merge_patch_changes_what_it_names(web: Served) -> None:
 
 async def test_a_deletion_names_its_revision(web: Served) -> None:
     await web.client.put(f"{DOCS}/a", json={})
-    assert (await web.client.delete(f"{DOCS}/a")).status_code == 400
+    assert (await web.client.delete(f"{DOCS}/a")).status_code == 409
+    assert (await web.client.get(f"{DOCS}/a")).status_code == 200
 
 
 async def test_reading_tells_history_and_conflicts(web: Served) -> None:

@@ -25,7 +25,7 @@ def clock() -> Clock:
 def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
     with Store.open(tmp_path, clock=clock) as opened:
         yield opened
-        problems = opened.check().problems if hasattr(opened, "check") else []
+        problems = opened.check().problems
     assert problems == []
 
 

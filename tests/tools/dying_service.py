@@ -1,4 +1,4 @@
-"""A service that is killed with SIGKILL after a commit and before its change is published. Arguments as for `spile`."""
+"""A service that is killed after a commit and before its change is published. Arguments as for `spile`."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class MosquittoSub:
             pytest.skip("mosquitto_sub is not installed (Debian: mosquitto-clients)")
         self.lines: list[str] = []
         self.process = subprocess.Popen(
-            ["mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-d", *arguments],
+            ["stdbuf", "-oL", "mosquitto_sub", "-h", "127.0.0.1", "-p", str(port), "-d", *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

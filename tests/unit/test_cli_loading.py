@@ -130,3 +130,10 @@ def test_progress_is_told_with_every_answer(receiver: Receiver) -> None:
     seen: list[int] = []
     loaded(receiver, numbered(30), batch=10, on_answer=lambda report: seen.append(report.stored))
     assert seen == [10, 20, 30]
+
+
+def test_an_answer_that_does_not_fit_is_not_taken_for_one() -> None:
+    loader = Loader(lambda body, key: [], run_id="run", patience=0.0)
+    with pytest.raises(Unavailable, match="3 documents were sent, 0 results"):
+        loader.load("file", numbered(3), checker())
+    loader.close()

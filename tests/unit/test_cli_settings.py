@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.addresses import Address
+from broker.addresses import Address, without_password
 from broker.settings import Settings, describe_settings, load_settings
 from feeds.errors import BadRequest
 
@@ -118,3 +118,16 @@ def test_secrets_are_not_shown() -> None:
 @pytest.mark.parametrize("text", ["127.0.0.1:8000", "[::1]:0", "localhost:65535"])
 def test_an_address_reads_back_from_its_text(text: str) -> None:
     assert str(Address.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mqtt://user:secret@host:1883", "mqtt://user@host:1883"),
+        ("postgresql+psycopg://u:p%40ss@host/db?x=1", "postgresql+psycopg://u@host/db?x=1"),
+        ("sqlite:///data/spile.db", "sqlite:///data/spile.db"),
+        ("http://user@host/", "http://user@host/"),
+    ],
+)
+def test_a_url_is_shown_without_its_password(url: str, shown: str) -> None:
+    assert without_password(url) == shown

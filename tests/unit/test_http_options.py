@@ -68,6 +68,8 @@ def test_a_heartbeat_is_milliseconds_or_a_switch(text: str, beat: float | None) 
         ("limit=٣", "limit"),
         ("limit=1&limit=2", "limit"),
         ("docs=yes", "docs"),
+        ("docs", "docs"),
+        ("docs=1", "docs"),
         ("feed=push", "feed"),
         ("since=soon", "soon"),
         ("since=-1", "-1"),

@@ -60,7 +60,7 @@ def create(
 ) -> None:
     """Make a barrel."""
     settings = _given(retain, ttl, ttl_field, publish, path_qos, revs_limit, log_kept, replicate_expiry)
-    with backend_of(url, database) as backend:
+    with backend_of(url, database, create=True) as backend:
         standard_output().told(backend.create(barrel, settings), f"{barrel} is made")
 
 

@@ -59,6 +59,9 @@ def listen(
     ] = None,
     docs: DocsOption = False,
     once: Annotated[bool, typer.Option("--once", help="End when everything so far was told.")] = False,
+    patience: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="How long to try until a service answers first.")
+    ] = 10.0,
     mqtt: Annotated[
         str | None, typer.Option(metavar="URL", help="Listen over MQTT, as in mqtt://127.0.0.1:1883.")
     ] = None,
@@ -81,7 +84,7 @@ def listen(
     command = None
     if execute is not None:
         command = ChangeCommand(execute, barrel=barrel, attempts=attempts, dead_letters=dead_letters)
-    asked: dict[str, Any] = {"since": since, "name": name, "docs": docs, "follow": not once}
+    asked: dict[str, Any] = {"since": since, "name": name, "docs": docs, "follow": not once, "patience_s": patience}
     if mqtt is not None:
         _listen(f"{mqtt.rstrip('/')}/{quote(barrel, safe='')}", patterns, asked, command)
         return
@@ -108,9 +111,16 @@ def _listen(target: Any, patterns: list[str] | None, asked: dict[str, Any], comm
             return None
         return lambda snapshot: show(msgspec.json.encode({"snapshot": boundary, "position": snapshot.position}))
 
-    boundaries = {"on_snapshot_start": edge("start"), "on_snapshot_end": edge("end")}
     handle = show if command is None else command.run
-    with changes_of(target, patterns or [], token=os.environ.get("SPILE_TOKEN"), **asked, **boundaries) as changes:
+    following = changes_of(
+        target,
+        patterns or [],
+        token=os.environ.get("SPILE_TOKEN"),
+        on_snapshot_start=edge("start"),
+        on_snapshot_end=edge("end"),
+        **asked,
+    )
+    with following as changes:
         for change in changes:
             handle(change.json())
             changes.acknowledge()

@@ -77,7 +77,7 @@ def load(
     from broker.cli.sources import size_bytes
     from feeds.errors import SpileError
 
-    with backend_of(url, database) as backend:
+    with backend_of(url, database, create=True) as backend:
         _make_sure_of(backend, barrel)
         with shown_progress(f"loading {barrel}", in_bytes=True) as progress:
             progress_of = _Progress(progress, size_bytes(files))

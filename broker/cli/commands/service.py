@@ -93,7 +93,7 @@ def settings(config: Config = None) -> None:
     rows = [
         {
             "setting": setting.name,
-            "value": values[setting.name],
+            "value": _shown(values[setting.name]),
             "default": setting.default,
             "variable": setting.variable,
             "meaning": setting.description,
@@ -101,6 +101,12 @@ def settings(config: Config = None) -> None:
         for setting in describe_settings()
     ]
     standard_output().table(("setting", "value", "variable", "meaning"), rows)
+
+
+def _shown(value: object) -> object:
+    from broker.addresses import without_password
+
+    return without_password(value) if isinstance(value, str) and "://" in value else value
 
 
 @app.command(rich_help_panel="Service")

@@ -1,0 +1,185 @@
+"""Copies of a store: written while it is used, and made into a store again.
+
+A backup is one SQLite file that says in `meta` what it is. It is written aside, synced and renamed, so that a file
+of the final name is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from feeds.errors import BadRequest, Damaged, Exists, NewerSchema, StorageFull, Unavailable
+from feeds.storage.database import Database
+from feeds.storage.lockfile import LockFile
+from feeds.storage.migrate import HEAD, knows, schema_version
+
+_PAGES = 1_000  # copied between two calls of the progress callback: 4 MB
+_MANIFEST = "backup"
+
+
+class Manifest(msgspec.Struct, frozen=True):
+    """What a backup says of itself."""
+
+    schema: str
+    store: str
+    """The id of the store that it was taken from."""
+    at: str
+    """When, as an RFC 3339 time."""
+
+
+def write_backup(
+    database: Database,
+    store_id: str,
+    target: Path,
+    progress: Callable[[int, int], None] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Manifest:
+    """Copy the database as it is at one moment into a new file; writers go on meanwhile.
+
+    `progress(done, total)` counts pages. Exists where the file is there already, Unavailable or StorageFull where it
+    cannot be written; what was written of it is taken away then.
+    """
+    target = Path(target)
+    if database.path is None:
+        raise BadRequest("Only a store on SQLite can be backed up", hint="Use the database's own tools.")
+    if target.exists():
+        raise Exists(f"There is a file {target} already", hint="Choose another name for the backup.")
+    aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+    at = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+    try:
+        with database.snapshot() as connection:
+            manifest = Manifest(schema_version(connection) or HEAD, store_id, at)
+            # The snapshot begins with this read. Without it every write of others would begin the copy again.
+            with closing(sqlite3.connect(aside)) as copy:
+                copy.execute("PRAGMA synchronous = OFF")  # synced as a whole below
+                driver = connection.connection.driver_connection
+                assert isinstance(driver, sqlite3.Connection)
+                driver.backup(copy, pages=_PAGES, progress=_told(progress))
+                _finish(copy, manifest)
+        _keep(aside, target)
+    except (OSError, sqlite3.Error) as error:
+        raise _refusal(f"The backup {target} cannot be written", error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+    return manifest
+
+
+def _told(progress: Callable[[int, int], None] | None) -> Callable[[int, int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda _status, remaining, total: progress(total - remaining, total)
+
+
+def _finish(copy: sqlite3.Connection, manifest: Manifest) -> None:
+    """Make the copy one file that needs no log beside it, and let it say what it is."""
+    copy.execute("PRAGMA journal_mode = DELETE")
+    with copy:
+        copy.execute("DELETE FROM meta WHERE key = ?", (_MANIFEST,))
+        copy.execute(
+            "INSERT INTO meta (key, value) VALUES (?, ?)", (_MANIFEST, msgspec.json.encode(manifest).decode())
+        )
+
+
+def restore_backup(backup: Path, folder: Path) -> Manifest:
+    """Make a store in `folder` of a backup.
+
+    It is another store from then on, with a new id, and every barrel begins a new epoch: whoever followed the old
+    ones is sent a snapshot, since what was written after the backup is not here. Seqs stay. What brokers were told
+    is forgotten for the same reason, so that a publisher begins anew and puts right what they retained. Tokens go
+    as well: an answer from before may name a revision that is not here.
+
+    Exists where the folder holds a store already, BadRequest where the file is no backup, Damaged where it is not
+    sound, NewerSchema where a newer Spile wrote it.
+    """
+    backup, folder = Path(backup), Path(folder)
+    target = folder / "spile.db"
+    if not backup.is_file():
+        raise BadRequest(f"There is no backup {backup}", hint="Name a file that `spile backup` wrote.")
+    manifest = _verified(backup)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = LockFile(folder / "spile.lock")
+    except OSError as error:
+        raise _refusal(f"The folder {folder} cannot be written", error) from error
+    aside = folder / ".spile.db.part"
+    try:
+        if target.exists():
+            raise Exists(f"{folder} holds a store already", hint="Restore into another folder.")
+        aside.unlink(missing_ok=True)
+        with closing(_opened(backup)) as source, closing(sqlite3.connect(aside)) as copy:
+            copy.execute("PRAGMA synchronous = OFF")
+            source.backup(copy, pages=_PAGES)
+            _begin_anew(copy)
+        _keep(aside, target)
+    except (OSError, sqlite3.Error) as error:
+        raise _refusal(f"The store in {folder} cannot be written", error) from error
+    finally:
+        aside.unlink(missing_ok=True)
+        lock.release()
+    return manifest
+
+
+def _opened(backup: Path) -> sqlite3.Connection:
+    return sqlite3.connect(f"{backup.absolute().as_uri()}?mode=ro", uri=True)
+
+
+def _verified(backup: Path) -> Manifest:
+    """What the backup says of itself, if it is one, is sound and is not from the future."""
+    try:
+        with closing(_opened(backup)) as source:
+            row = source.execute("SELECT value FROM meta WHERE key = ?", (_MANIFEST,)).fetchone()
+            if row is None:
+                raise BadRequest(f"{backup} is no backup", hint="Name a file that `spile backup` wrote.")
+            manifest = msgspec.json.decode(row[0], type=Manifest)
+            if not knows(manifest.schema):
+                raise NewerSchema(f"The backup has schema {manifest.schema}, and this Spile knows up to {HEAD}.")
+            (verdict,) = source.execute("PRAGMA integrity_check(1)").fetchone()
+            if verdict != "ok":
+                raise Damaged(f"The backup {backup} is damaged: {verdict}", hint="Use another backup.")
+    except (sqlite3.OperationalError, msgspec.MsgspecError) as error:
+        raise BadRequest(f"{backup} is no backup: {error}", hint="Name a file that `spile backup` wrote.") from error
+    except sqlite3.DatabaseError as error:
+        raise Damaged(f"The backup {backup} is damaged: {error}", hint="Use another backup.") from error
+    return manifest
+
+
+def _begin_anew(copy: sqlite3.Connection) -> None:
+    from feeds.store import new_epoch
+
+    with copy:
+        for (barrel,) in copy.execute("SELECT barrel FROM barrels").fetchall():
+            copy.execute("UPDATE barrels SET epoch = ? WHERE barrel = ?", (new_epoch(), barrel))
+        copy.execute("UPDATE meta SET value = ? WHERE key = 'store'", (uuid.uuid4().hex,))
+        copy.execute("DELETE FROM meta WHERE key = ?", (_MANIFEST,))
+        copy.execute("DELETE FROM publishers")
+        copy.execute("DELETE FROM tokens")
+
+
+def _keep(aside: Path, target: Path) -> None:
+    """Give a file its final name once it is on the disk; never over another."""
+    with aside.open("rb") as written:
+        os.fsync(written.fileno())
+    if target.exists():
+        raise Exists(f"There is a file {target} already", hint="Choose another name.")
+    aside.rename(target)
+    folder = os.open(target.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _refusal(what: str, error: OSError | sqlite3.Error) -> Unavailable:
+    text = str(error)
+    if "disk is full" in text or "No space left" in text:
+        return StorageFull(f"{what}: {text}")
+    return Unavailable(f"{what}: {text}", hint="Check the folder, its permissions and its disk.")

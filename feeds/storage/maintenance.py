@@ -1,0 +1,166 @@
+"""The upkeep of a store, in steps so small that writers are never held up for long.
+
+Expired documents are deleted, what the log need not remember is forgotten, and what was dropped is cleared away.
+When a round is due is the caller's business.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from feeds.errors import NotFound
+from feeds.storage.clearing import Clearing
+from feeds.storage.state import encode, other_leaves
+from feeds.storage.transaction import Transaction
+from feeds.storage.upkeep import Upkeep
+from feeds.storage.work import settings_of
+from feeds.writes import Write, Written
+
+if TYPE_CHECKING:
+    from feeds.store import Store
+
+TOKENS_KEPT = 24 * 3600.0  # seconds; what the design promises a client that repeats itself
+STEP = 500  # rows of one transaction: some milliseconds
+ROUND_STEPS = 40  # of one kind in one round, so that a round ends and the next kind has its turn
+GONE_PAGE = 5_000  # left paths looked at together; most of them stay
+
+_FIRST_GONE = (-1, b"", -1, "")
+
+Barrels = Sequence[tuple[int, str, int, int, str]]  # key, name, head, forgotten, settings
+
+
+class Maintenance:
+    """Rounds of upkeep for one store; one at a time, from any thread."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sql = Upkeep(store.statements)
+        self._clearing = Clearing(store.database, store.statements, store.writer)
+        self._running = threading.Lock()
+        self._gone_mark: tuple[Any, ...] | None = None  # how far the present lap over `gone` is
+        self._gone_due = True
+
+    def round(self) -> dict[str, int]:
+        """One bounded round; what it did, in rows: expired, log, bodies, gone, tokens, dropped."""
+        with self._running:
+            barrels = self._rows(self._sql.barrels)
+            done = {"expired": self._expire(barrels)}
+            done["log"], done["bodies"] = self._forget(barrels)
+            done["gone"] = self._forget_gone()
+            done["tokens"] = self._forget_tokens()
+            done["dropped"] = self._clearing.round(ROUND_STEPS)
+            return done
+
+    def compact(self, barrel: int) -> int:
+        """Drop every superseded body of a barrel that the publishers have told; how many went."""
+        dropped = 0
+        mark: tuple[Any, ...] = (-1, 0, "")
+        (told,) = self._rows(self._sql.told, barrel)[0]
+        if told is None:
+            ((told, _, _, _),) = self._rows(self._store.queries.head, barrel)
+        while rows := self._rows(self._sql.superseded, barrel, told, *mark, STEP):
+            mark = tuple(rows[-1][:3])
+            keys = [(barrel, *row[:3]) for row in rows if (row[1], row[2]) not in _others(row[3])]
+            if keys:
+                self._many(self._sql.drop_body, keys)
+            dropped += len(keys)
+        return dropped
+
+    # -- what a round does
+
+    def _expire(self, barrels: Barrels) -> int:
+        expired = 0
+        for key, name, *_ in barrels:
+            for _step in range(ROUND_STEPS):
+                ids = [row[0] for row in self._rows(self._sql.expired, key, self._store.clock(), STEP)]
+                if not ids:
+                    break
+                try:
+                    outcomes = self._store.writer.write(key, name, [Write.expire(id) for id in ids], None).result()
+                except NotFound:
+                    break  # dropped meanwhile
+                written = [each for each in outcomes if isinstance(each, Written) and not each.unchanged]
+                expired += len(written)
+                if not written:
+                    break  # somebody renewed them all meanwhile
+        return expired
+
+    def _forget(self, barrels: Barrels) -> tuple[int, int]:
+        log = bodies = 0
+        for key, _, head, forgotten, settings in barrels:
+            oldest = int((self._store.clock() - settings_of(settings).log_kept) * 1000)
+            (told,) = self._rows(self._sql.told, key)[0]
+            upto = head if told is None else max(told, head - self._store.settings.publish_backlog_max)
+            for _step in range(ROUND_STEPS):
+                rows = [row for row in self._rows(self._sql.log, key, forgotten, upto, STEP) if row[1] <= oldest]
+                if not rows:
+                    break
+                superseded = [(key, *row[2:]) for row in rows]
+                forgotten = rows[-1][0]
+
+                def forget(
+                    transaction: Transaction,
+                    key: int = key,
+                    upto: int = forgotten,
+                    superseded: list[Any] = superseded,
+                ) -> int:
+                    transaction.execute(self._sql.move_forgotten, upto, key)
+                    transaction.execute(self._sql.delete_log, key, upto)
+                    return _many(transaction, self._sql.drop_superseded, superseded)
+
+                bodies += self._store.writer.call(forget)
+                log += len(rows)
+                self._gone_due = True
+        return log, bodies
+
+    def _forget_gone(self) -> int:
+        """Go on with the lap over the paths that were left, and drop those that are older than the log."""
+        if self._gone_mark is None:
+            if not self._gone_due:
+                return 0
+            self._gone_mark, self._gone_due = _FIRST_GONE, False
+        forgotten = 0
+        for _step in range(ROUND_STEPS):
+            rows = self._rows(self._sql.gone, *self._gone_mark, GONE_PAGE)
+            shapes = encode(sorted({row[0] for row in rows})).decode()
+            ends = {row[0]: row[1] for row in self._rows(self._sql.forgotten_by_shape, shapes)}
+            old = [(*row[:4], ends[row[0]]) for row in rows if row[4] <= ends.get(row[0], 0)]
+            for at in range(0, len(old), STEP):
+                forgotten += self._many(self._sql.delete_gone, old[at : at + STEP])
+            if len(rows) < GONE_PAGE:
+                self._gone_mark = None
+                break
+            self._gone_mark = tuple(rows[-1][:4])
+        return forgotten
+
+    def _forget_tokens(self) -> int:
+        forgotten = 0
+        before = self._store.clock() - TOKENS_KEPT
+        for _step in range(ROUND_STEPS):
+            keys = [(*row, before) for row in self._rows(self._sql.tokens, before, STEP)]
+            if not keys:
+                break
+            forgotten += self._many(self._sql.delete_token, keys)
+        return forgotten
+
+    def _many(self, statement: str, rows: list[Any]) -> int:
+        """Run a statement for each row in a transaction of its own; how many rows it touched."""
+        return int(self._store.writer.call(lambda transaction: _many(transaction, statement, rows)))
+
+    def _rows(self, statement: str, *parameters: Any) -> list[Any]:
+        with self._store.database.reading() as connection:
+            return list(connection.exec_driver_sql(statement, parameters).all())
+
+
+def _others(column: str | None) -> set[tuple[int, str]]:
+    return {leaf.key for leaf in other_leaves(column)}
+
+
+def _many(transaction: Transaction, statement: str, rows: list[Any]) -> int:
+    """Run a statement for each row of parameters; how many rows of the table it touched."""
+    done = transaction.connection.exec_driver_sql(statement, rows)
+    touched = done.rowcount
+    done.close()
+    return touched

@@ -1,0 +1,157 @@
+"""Mending what a check found and what can be worked out again: leaves, the index, counts, the log's beginning.
+
+Bodies are never invented, and revisions never dropped. Each step runs in a transaction of its own on the writer's
+thread, so that it sees what it mends as it is; a large index makes other writers wait.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+
+from feeds.errors import SpileError
+from feeds.storage.checks import Findings
+from feeds.storage.indexcheck import extra_rows, missing_rows, standing_and_left
+from feeds.storage.schema import DELETED, barrels, docs, gone, log, paths, revs, shapes
+from feeds.storage.state import other_leaves
+from feeds.storage.transaction import Transaction
+from feeds.tree import leaves, ordered_leaves
+
+if TYPE_CHECKING:
+    from feeds.store import Store
+
+_BATCH = 1_000  # index rows that are too many, held while they are dropped
+_KEY = ("shape", "value", "doc", "places")
+
+
+class Repair:
+    """Mends one store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def run(self, found: Findings) -> None:
+        """Mend what can be mended; check again to see what was."""
+        barrels_of_leaves = set()
+        for barrel, name, document_id in found.leaves:
+            barrels_of_leaves.add(barrel)
+            self._leaves(barrel, name, document_id)
+        for barrel in sorted(found.index | barrels_of_leaves):
+            self._store.writer.call(partial(_mend_index, barrel))
+        for barrel in sorted(found.logs):
+            self._store.writer.call(partial(_mend_log, barrel))
+        for barrel in sorted(found.counts | found.index | barrels_of_leaves):
+            self._store.writer.call(partial(_mend_counts, barrel))
+
+    def _leaves(self, barrel: int, name: str, document_id: str) -> None:
+        try:
+            self._store.writer.call(partial(_mend_leaves, barrel, name, document_id))
+        except SpileError:
+            return  # a leaf without a body: the check that follows tells it again
+
+
+def _mend_leaves(barrel: int, name: str, document_id: str, transaction: Transaction) -> None:
+    """Tell the document with the leaves that its revisions have: a change, so that every reader hears of it."""
+    connection = transaction.connection
+    transaction.release(barrel)
+    mine = and_(docs.c.barrel == barrel, docs.c.id == document_id)
+    try:
+        other_leaves(connection.execute(select(docs.c.others).where(mine)).scalar())
+    except (msgspec.MsgspecError, ValueError, TypeError):
+        connection.execute(update(docs).values(others=None).where(mine))
+    work = transaction.work(barrel, name)
+    work.fetch([document_id])
+    state = work.states[document_id]
+    if state is None:
+        return
+    right = ordered_leaves(leaves(work.tree(state)))
+    told = [(leaf.key, leaf.deleted) for leaf in state.leaves]
+    if right and [(leaf.key, leaf.deleted) for leaf in right] != told:
+        work.body_of(state, right[0])
+        work.change(state, document_id, right, None, None)
+    transaction.release(barrel)
+
+
+def _mend_index(barrel: int, transaction: Transaction) -> None:
+    transaction.release(barrel)
+    connection = transaction.connection
+    head, name = connection.execute(select(barrels.c.seq, barrels.c.name).where(barrels.c.barrel == barrel)).one()
+    mine = select(shapes.c.shape).where(shapes.c.barrel == barrel)
+    connection.execute(delete(paths).where(paths.c.shape.in_(mine), paths.c.seq > head))
+    while extra := list(extra_rows(connection, barrel, _BATCH)):
+        for key in extra:
+            connection.execute(delete(paths).where(*_is(paths, key)))
+    work = transaction.work(barrel, name)
+    for shape, path, value, doc, places in missing_rows(connection, barrel, 1 << 62):
+        seq = connection.execute(select(docs.c.seq).where(docs.c.barrel == barrel, docs.c.doc == doc)).scalar_one()
+        key = (work.number(path) if shape is None else shape, value, doc, places)
+        connection.execute(insert(paths).values(dict(zip(_KEY, key, strict=True), seq=seq)))
+    while both := standing_and_left(connection, barrel, _BATCH):
+        for key in both:
+            connection.execute(delete(gone).where(*_is(gone, key)))
+
+
+def _is(table: Any, key: tuple[Any, ...]) -> list[Any]:
+    return [table.c[name] == part for name, part in zip(_KEY, key, strict=True)]
+
+
+def _mend_counts(barrel: int, transaction: Transaction) -> None:
+    transaction.release(barrel)
+    connection = transaction.connection
+    winner = and_(
+        revs.c.barrel == docs.c.barrel,
+        revs.c.doc == docs.c.doc,
+        revs.c.generation == docs.c.generation,
+        revs.c.digest == docs.c.digest,
+    )
+    is_deleted = docs.c.flags.bitwise_and(DELETED) != 0
+    mine = docs.c.barrel == barrel
+    known = select(func.count()).select_from(docs.join(revs, winner)).where(mine)
+    size = select(func.sum(func.length(revs.c.body))).select_from(docs.join(revs, winner)).where(mine, ~is_deleted)
+    connection.execute(
+        update(barrels)
+        .values(
+            live=connection.execute(known.where(~is_deleted)).scalar(),
+            deleted=connection.execute(known.where(is_deleted)).scalar(),
+            bytes=connection.execute(size).scalar() or 0,
+        )
+        .where(barrels.c.barrel == barrel)
+    )
+
+
+def _mend_log(barrel: int, transaction: Transaction) -> None:
+    """Let the log begin behind the last change that it does not tell; readers from before are sent a snapshot."""
+    transaction.release(barrel)
+    connection = transaction.connection
+    head, forgotten = connection.execute(
+        select(barrels.c.seq, barrels.c.forgotten).where(barrels.c.barrel == barrel)
+    ).one()
+    newest = connection.execute(select(func.max(docs.c.seq)).where(docs.c.barrel == barrel)).scalar() or 0
+    last = connection.execute(select(func.max(log.c.seq)).where(log.c.barrel == barrel)).scalar() or 0
+    head = max(head, newest, last)
+    begin = max(min(forgotten, head), _last_gap(connection, barrel, head), _last_wrong(connection, barrel))
+    connection.execute(update(barrels).values(seq=head, forgotten=begin).where(barrels.c.barrel == barrel))
+    connection.execute(delete(log).where(log.c.barrel == barrel, log.c.seq <= begin))
+
+
+def _last_gap(connection: Connection, barrel: int, head: int) -> int:
+    """The greatest seq up to the head that has no row."""
+    expected = head
+    rows = connection.execute(select(log.c.seq).where(log.c.barrel == barrel).order_by(log.c.seq.desc()))
+    for (seq,) in rows:
+        if seq != expected:
+            break
+        expected -= 1
+    rows.close()
+    return expected
+
+
+def _last_wrong(connection: Connection, barrel: int) -> int:
+    """The greatest seq at which the log tells something else than the document."""
+    same = and_(log.c.barrel == docs.c.barrel, log.c.seq == docs.c.seq)
+    other = or_(log.c.doc != docs.c.doc, log.c.generation != docs.c.generation, log.c.digest != docs.c.digest)
+    query = select(func.max(log.c.seq)).select_from(docs.join(log, same)).where(docs.c.barrel == barrel, other)
+    return int(connection.execute(query).scalar() or 0)

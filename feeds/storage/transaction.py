@@ -1,0 +1,172 @@
+"""What waits for the writer, and the transaction that it is done in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import msgspec
+from sqlalchemy import Connection
+
+from feeds.errors import Damaged, NotFound, SpileError, TokenReused
+from feeds.storage.apply import apply
+from feeds.storage.shapes import ShapeNumbers
+from feeds.storage.state import decode
+from feeds.storage.statements import Statements
+from feeds.storage.work import BarrelWork
+from feeds.writes import Outcome, Token, Write, Written
+
+
+class Operation(Protocol):
+    """Something that waits for the writer."""
+
+    future: Future[Any]
+    size: int
+
+    @property
+    def weight(self) -> int: ...
+
+    def run(self, transaction: Transaction) -> Any: ...
+
+
+@dataclass(slots=True, eq=False)
+class Writes:
+    """Writes of one caller to one barrel; the result is an outcome for each."""
+
+    barrel: int
+    name: str
+    writes: Sequence[Write]
+    token: Token | None
+    bytes_max: int
+    future: Future[list[Outcome]] = field(default_factory=Future)
+    size: int = 0
+
+    @property
+    def weight(self) -> int:
+        return len(self.writes)
+
+    def run(self, transaction: Transaction) -> list[Outcome]:
+        work = transaction.work(self.barrel, self.name)
+        if self.token is not None:
+            answered = transaction.answered(self.barrel, self.token)
+            if answered is not None:
+                return answered
+        outcomes: list[Outcome] = []
+        for write in self.writes:
+            try:
+                outcomes.append(apply(work, write, self.bytes_max))
+            except Damaged:
+                raise  # half of the write may be collected already: the whole transaction goes
+            except SpileError as refusal:
+                outcomes.append(refusal)
+        if self.token is not None and (len(outcomes) > 1 or isinstance(outcomes[0], Written)):
+            transaction.remember(self.barrel, self.token, outcomes)
+        return outcomes
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """Anything else that is done inside a transaction."""
+
+    call: Callable[[Transaction], Any]
+    future: Future[Any] = field(default_factory=Future)
+    size: int = 0
+
+    @property
+    def weight(self) -> int:
+        return 1
+
+    def run(self, transaction: Transaction) -> Any:
+        return self.call(transaction)
+
+
+class Transaction:
+    """The writer's connection during one transaction, and the barrels it touches."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        statements: Statements,
+        shapes: ShapeNumbers,
+        now: float,
+        backlog_max: int,
+    ) -> None:
+        self.backlog_max = backlog_max
+        self.connection = connection
+        self.statements = statements
+        self.shapes = shapes
+        self.now = now
+        self.works: dict[int, BarrelWork] = {}
+        self.released: list[BarrelWork] = []
+
+    def execute(self, statement: str, *parameters: Any) -> list[Any]:
+        """The rows of a statement (none of one that gives none)."""
+        result = self.connection.exec_driver_sql(statement, parameters)
+        return list(result.all()) if result.returns_rows else []
+
+    def work(self, barrel: int, name: str) -> BarrelWork:
+        """The work on one barrel, its row locked; NotFound if it was dropped."""
+        found = self.works.get(barrel)
+        if found is None:
+            rows = self.execute(self.statements.lock_barrel, barrel)
+            if not rows:
+                raise NotFound(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
+            found = BarrelWork(
+                self.connection, self.statements, self.shapes, barrel, name, rows[0], self.now, self.backlog_max
+            )
+            self.works[barrel] = found
+        return found
+
+    def answered(self, barrel: int, token: Token) -> list[Outcome] | None:
+        """What was answered to this token before; TokenReused if that was another request."""
+        rows = self.execute(self.statements.find_token, barrel, token.scope, token.key)
+        if not rows:
+            return None
+        digest, answer = rows[0]
+        if digest != token.digest:
+            raise TokenReused(f"The token {token.key!r} was already used for another request")
+        return [_outcome(item) for item in decode(answer)]
+
+    def remember(self, barrel: int, token: Token, outcomes: Sequence[Outcome]) -> None:
+        """Keep the answer to a token, in the transaction of the write itself."""
+        answer = msgspec.json.encode([_told(outcome) for outcome in outcomes])
+        row = (barrel, token.scope, token.key, token.digest, answer, self.now)
+        self.execute(self.statements.insert_token, *row)
+
+    def release(self, barrel: int) -> None:
+        """Write what one barrel collected, and read its row again before it is worked on again."""
+        work = self.works.pop(barrel, None)
+        if work is not None:
+            work.flush()
+            self.released.append(work)
+
+    def flush(self) -> None:
+        """Write what the barrels collected."""
+        for work in self.works.values():
+            work.flush()
+
+
+class RememberedRefusal(SpileError):
+    """The request was refused before, and it is refused again."""
+
+    @classmethod
+    def of(cls, told: dict[str, Any]) -> RememberedRefusal:
+        """The refusal as it was told then."""
+        details = {key: value for key, value in told.items() if key not in ("error", "reason", "hint")}
+        refusal = cls(told["reason"], hint=told["hint"], **details)
+        refusal.code = told["error"]  # type: ignore[misc]
+        return refusal
+
+
+def _told(outcome: Outcome) -> Any:
+    if isinstance(outcome, Written):
+        return [outcome.id, outcome.rev, outcome.seq, outcome.created]
+    return outcome.as_dict()
+
+
+def _outcome(item: Any) -> Outcome:
+    if isinstance(item, list):
+        return Written(item[0], item[1], item[2], created=item[3], repeated=True)
+    return RememberedRefusal.of(item)
