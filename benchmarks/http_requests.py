@@ -72,11 +72,13 @@ class Client(asyncio.Protocol):
         head, found, body = self.held.partition(b"\r\n\r\n")
         if not found:
             return
-        at = head.find(b"content-length: ")
-        if len(body) < int(head[at + 16 : head.find(b"\r", at)]):
+        size = int(head.partition(b"content-length: ")[2].partition(b"\r")[0])
+        if len(body) < size:
             return
         self.held = b""
-        self.failed += head[9:10] != b"2"
+        if head[9:10] != b"2":
+            self.failed += 1
+            print((head + b" " + body)[:300], file=sys.stderr)
         self.seconds.append(time.perf_counter() - self.sent_at)
         self.send()
 

@@ -46,7 +46,7 @@ class TokenGate(OpenGate):
         self._token = token.encode()
 
     def authenticate(self, client_id: str, user: str | None, password: bytes | None) -> str | Refused | None:
-        """Let in whoever gives the token, as nobody in particular."""
+        """Let in whoever gives the token, under the user name given with it."""
         if password is None or not hmac.compare_digest(password, self._token):
             return Refused("the password is not this service's token", _BAD_LOGIN)
-        return None
+        return user

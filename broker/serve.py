@@ -20,6 +20,7 @@ import uvloop
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
 from broker.access import TokenAccess, TokenGate
+from broker.addresses import without_password
 from broker.cli.version import version_text
 from broker.http.application import Application
 from broker.http.server import HttpServer, serve_http
@@ -212,18 +213,22 @@ async def _run(settings: Settings, announce: Callable[[Service], None]) -> None:
 
 def _announce(service: Service) -> None:
     """Say where the service listens, and what to try next."""
-    http = f"http://{service.settings.http.host}:{service.http.port}"
-    mqtt_host, mqtt_port = service.settings.mqtt.host, service.mqtt.port
+    settings = service.settings
+    http = f"http://{settings.http.host}:{service.http.port}"
+    port = service.mqtt.port
+    url = "" if service.http.port == 8000 else f" --url {http}"
     print(
         f"Spile {version_text()} is running.\n"
         f"  HTTP   {http}\n"
-        f"  MQTT   mqtt://{mqtt_host}:{mqtt_port}\n"
-        f"  store  {service.settings.database_url}\n"
+        f"  MQTT   mqtt://{settings.mqtt.host}:{port}\n"
+        f"  store  {without_password(settings.database_url)}\n"
         "\n"
         "Try, in a second terminal:\n"
-        f"  mosquitto_sub -p {mqtt_port} -v -t 'barrels/#'          # hear every change\n"
-        f'  spile put geo paris -  <<< \'{{"country": "France"}}\'   # write a document\n'
-        "  spile listen geo 'country/#'                          # hear what changes under a path\n"
-        f"  curl {http}/barrels                        # look at the barrels\n",
+        f"  mosquitto_sub -p {port} -v -t 'barrels/#'                   # hear every change\n"
+        "\n"
+        "and in a third:\n"
+        f"  spile create demo{url}\n"
+        f"  echo '{{\"country\": \"France\"}}' | spile put demo paris{url}     # write a document\n"
+        f"  spile find demo country/France{url}                         # find it by what it holds\n",
         flush=True,
     )

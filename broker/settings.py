@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self
-from urllib.parse import urlsplit
 
 from pydantic import (
     BeforeValidator,
@@ -37,7 +36,6 @@ __all__ = ["Described", "Settings", "describe_settings", "load_settings"]
 
 KIB = 1024
 MIB = 1024 * KIB
-BROKER_SCHEMES = ("mqtt", "mqtts", "ws", "wss")
 
 
 def _as_address(value: object) -> Address:
@@ -89,11 +87,6 @@ class Settings(BaseSettings):
     mqtt_ws: HostPort | None = Field(
         None, description="HOST:PORT of MQTT over WebSocket on the embedded broker; default: off."
     )
-    broker: str | None = Field(
-        None,
-        description="URL of an external MQTT broker instead of the embedded one: mqtt://user:password@host:port.",
-        repr=False,
-    )
     token: SecretStr | None = Field(
         None, description="One secret that every request has to carry (HTTP: `Authorization: Bearer …`)."
     )
@@ -143,14 +136,6 @@ class Settings(BaseSettings):
         return tuple(
             f"{name} {address}" for name, address in listening.items() if address and not address.is_loopback
         )
-
-    @model_validator(mode="after")
-    def _check_broker(self) -> Self:
-        if self.broker is not None:
-            parts = urlsplit(self.broker)
-            if parts.scheme not in BROKER_SCHEMES or not parts.hostname:
-                raise ValueError("broker: the URL is mqtt://, mqtts://, ws:// or wss://, and names a host")
-        return self
 
     @model_validator(mode="after")
     def _refuse_open_listening(self) -> Self:

@@ -1,17 +1,43 @@
 """Spile's documents: barrels on SQL storage with revision trees, a changes log and a path index.
 
-Usable embedded, without any network. `Store.open` is where to begin.
+Usable embedded, without any network. `Store.open` is where to begin. Names are imported when they are first asked
+for, so that a program that only speaks to a service does not pay for the database.
 """
 
-from feeds.barrel import Barrel
-from feeds.barrels import BarrelInfo, BarrelSettings
-from feeds.errors import SpileError
-from feeds.patterns import Pattern, parse_patterns
-from feeds.positions import FIRST, NOW, Mark, Position, parse_since
-from feeds.rows import ChangesPage, FeedPage, FindPage, Found, LogEntry, Row, Start
-from feeds.storage.reading import Document
-from feeds.store import Store, StoreSettings
-from feeds.writes import Outcome, Token, Write, Written
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from feeds.barrel import Barrel
+    from feeds.barrels import BarrelInfo, BarrelSettings
+    from feeds.errors import SpileError
+    from feeds.patterns import Pattern, parse_patterns
+    from feeds.positions import FIRST, NOW, Mark, Position, parse_since
+    from feeds.rows import ChangesPage, FeedPage, FindPage, Found, LogEntry, Row, Start
+    from feeds.storage.reading import Document
+    from feeds.store import Store, StoreSettings
+    from feeds.writes import Outcome, Token, Write, Written
+
+_HOMES = {
+    "feeds.barrel": ("Barrel",),
+    "feeds.barrels": ("BarrelInfo", "BarrelSettings"),
+    "feeds.errors": ("SpileError",),
+    "feeds.patterns": ("Pattern", "parse_patterns"),
+    "feeds.positions": ("FIRST", "NOW", "Mark", "Position", "parse_since"),
+    "feeds.rows": ("ChangesPage", "FeedPage", "FindPage", "Found", "LogEntry", "Row", "Start"),
+    "feeds.storage.reading": ("Document",),
+    "feeds.store": ("Store", "StoreSettings"),
+    "feeds.writes": ("Outcome", "Token", "Write", "Written"),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'feeds' has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOME[name]), name)
+    return value
+
 
 __all__ = [
     "FIRST",

@@ -288,7 +288,7 @@ class Store:
         """
         found = Check(self, progress).run()
         repaired = 0
-        if repair and found.problems:
+        if repair and found.problems and not found.broken:
             Repair(self).run(found)
             left = Check(self, progress).run()
             repaired = max(0, len(found.problems) - len(left.problems))

@@ -21,6 +21,8 @@ log = logging.getLogger("spile.cursors")
 PREFIX = "listener/"
 # Each write of a cursor is a commit of its own; what is saved by waiting is worth repeating some rows.
 FLUSH_S = 0.5
+# Kept in memory beside those that wait to be written; what is forgotten is read again from the store.
+KNOWN_MAX = 10_000
 
 _Key = tuple[str, str, str]  # barrel, its epoch, the listener's name
 
@@ -72,6 +74,8 @@ class Cursors:
                 for key, barrel in failed:
                     if key in self._known:
                         self._dirty.setdefault(key, barrel)
+            if len(self._known) > KNOWN_MAX:
+                self._known = {key: self._known[key] for key in self._dirty if key in self._known}
 
     async def stop(self) -> None:
         """Write what moved, and end."""

@@ -175,7 +175,7 @@ class HttpBackend:
             failures += 1
 
     def listening_to(self, barrel: str) -> str:
-        return f"{self._url}/{quote(barrel, safe='')}"
+        return self._url + _barrel(barrel)
 
     def close(self) -> None:
         self._client.close()

@@ -25,6 +25,7 @@ Send = Callable[[Any], Awaitable[None]]
 T = TypeVar("T")
 
 # A client that was refused while still sending often reads no answer before it has sent everything.
+_BYTES_PER_S_MIN = 1024  # beyond the first seconds; below it a body holds a place that others need
 _DRAIN_BYTES_MAX = 16 << 20
 _DRAIN_S_MAX = 2.0
 
@@ -38,7 +39,6 @@ class Call:
 
     __slots__ = (
         "_admission",
-        "_ended",
         "_receive",
         "_reserved",
         "_who",
@@ -68,7 +68,6 @@ class Call:
         self._receive = receive
         self._admission = admission
         self._reserved = 0
-        self._ended = False
         self._who: str | None = None
 
     # Who and what
@@ -129,30 +128,20 @@ class Call:
             await self._drain(declared)
             raise _too_large(bytes_max)
         self._reserve(declared)
-        message = await self._next_message()
+        message = await self._next_message(self.services.limits.body_s_max)
         body: bytes = message.get("body", b"")
-        if not message.get("more_body"):
-            return self._complete(body, bytes_max)
-        parts = [body]
-        size = len(body)
-        while message.get("more_body"):
-            message = await self._next_message()
-            part = message.get("body", b"")
-            size += len(part)
-            self._reserve(size)
-            if size > bytes_max:
-                parts.clear()
-                await self._drain(_DRAIN_BYTES_MAX)
-                raise _too_large(bytes_max)
-            parts.append(part)
-        return self._complete(b"".join(parts), bytes_max)
+        if message.get("more_body"):
+            body = await self._rest(body, bytes_max)
+        if len(body) > bytes_max:
+            raise _too_large(bytes_max)
+        return body
 
     async def json(self, type: type[T], bytes_max: int = 1 << 20) -> T:
         """The body decoded as `type`; BadRequest says where it is not."""
         body = await self.body(bytes_max)
         try:
             return msgspec.json.decode(body, type=type)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise BadRequest(f"The body is not what is wanted here: {error}") from error
 
     async def gone(self) -> None:
@@ -171,15 +160,27 @@ class Call:
         """A blocking read, on one of the readers' threads."""
         return await asyncio.get_running_loop().run_in_executor(self.services.readers, function, *arguments)
 
-    def _complete(self, body: bytes, bytes_max: int) -> bytes:
-        self._ended = True
-        if len(body) > bytes_max:
-            raise _too_large(bytes_max)
-        return body
+    async def _rest(self, first: bytes, bytes_max: int) -> bytes:
+        clock = asyncio.get_running_loop().time
+        silence_s = self.services.limits.body_s_max
+        ends_at = clock() + silence_s
+        parts, size, more = [first], len(first), True
+        while more:
+            message = await self._next_message(min(silence_s, ends_at + size / _BYTES_PER_S_MIN - clock()))
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            more = message.get("more_body", False)
+            if size > bytes_max:
+                parts.clear()
+                if more:
+                    await self._drain(_DRAIN_BYTES_MAX)
+                raise _too_large(bytes_max)
+            self._reserve(size)
+        return b"".join(parts)
 
-    async def _next_message(self) -> Any:
+    async def _next_message(self, seconds: float) -> Any:
         try:
-            async with asyncio.timeout(self.services.limits.body_s_max):
+            async with asyncio.timeout(seconds):
                 message = await self._receive()
         except TimeoutError as error:
             raise Timeout("The rest of the request's body did not come in time.") from error

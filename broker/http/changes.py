@@ -78,6 +78,7 @@ class _Pages:
         self._call = call
         self._reading = reading
         self._begun = False
+        self._told = False
         self._ended = False
         self._waiting: bytes | None = None
 
@@ -98,9 +99,13 @@ class _Pages:
             return None
         if not self._begun:
             self._begun = True
-            return _HEAD + await self._call.in_thread(self._reading.next_page)
-        if not self._reading.done and (page := await self._call.in_thread(self._reading.next_page)):
-            return b"," + page
+            page = await self._call.in_thread(self._reading.next_page)
+            self._told = bool(page)
+            return _HEAD + page
+        while not self._reading.done:
+            if page := await self._call.in_thread(self._reading.next_page):
+                comma, self._told = b"," if self._told else b"", True
+                return comma + page
         self._ended = True
         return await self._call.in_thread(self._reading.tail)
 
@@ -121,18 +126,15 @@ class _Reading:
         self._lock = threading.Lock()
 
     def next_page(self) -> bytes:
-        """The next rows as JSON without brackets; empty only when nothing is left."""
+        """The next rows as JSON without brackets; empty where what was looked at does not match."""
         limit = self._asked.limit
         with self._lock:
-            while not self.done:
-                rows_max = _PAGE_ROWS if limit is None else min(_PAGE_ROWS, limit - self._told)
-                page = self._replay.next(rows_max, _PAGE_BYTES)
-                self._told += len(page.rows)
-                self._seq = page.seq
-                self.done = page.caught_up or self._told == limit
-                if page.rows:
-                    return encode_json(page.rows)[1:-1]
-        return b""
+            rows_max = _PAGE_ROWS if limit is None else min(_PAGE_ROWS, limit - self._told)
+            page = self._replay.next(rows_max, _PAGE_BYTES)
+            self._told += len(page.rows)
+            self._seq = page.seq
+            self.done = page.caught_up or self._told == limit
+        return encode_json(page.rows)[1:-1]
 
     def tail(self) -> bytes:
         """What closes the answer: where it ended, and how much is left."""

@@ -17,6 +17,7 @@ from broker.http.endpoint import route
 from broker.http.errors import error_answer
 from broker.http.origin import check_host, check_origin
 from feeds.errors import BadRequest, Forbidden, NotFound, SpileError, Unauthorized, Unavailable
+from feeds.patterns import parse_patterns
 from listeners.stream.messages import decode_open, decode_run
 from listeners.stream.sender import refusal
 from listeners.stream.service import StreamService
@@ -111,7 +112,7 @@ class _Socket:
     async def _hand_over(self, message: bytes) -> None:
         try:
             kind = _kind(message)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise BadRequest(f"That is no message of a stream: {error}") from error
         if kind.ack is not msgspec.UNSET or kind.close is not msgspec.UNSET:
             closed = self._streams.credit(self._owner, self._barrel, _STREAM, message)
@@ -119,8 +120,8 @@ class _Socket:
                 await self._deliver(closed)
             return
         try:
-            for pattern in decode_open(message).patterns or ["#"]:
-                self._call.allow("read", self._barrel, pattern.removeprefix("/"))
+            for pattern in parse_patterns(decode_open(message).patterns) or ("#",):
+                self._call.allow("read", self._barrel, str(pattern))
         except (BadRequest, Forbidden, Unauthorized) as error:
             run = decode_run(message)
             if run is None:

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from feeds.body import INTEGER_MAX, INTEGER_MIN
 from feeds.errors import BadRequest
 
 FIELDS_MAX: Final = 1000
@@ -115,10 +116,11 @@ class Options:
         if isinstance(value, str):
             try:
                 value = msgspec.json.decode(value)
-            except msgspec.DecodeError:
+            except (msgspec.MsgspecError, RecursionError):
                 return value
-        if isinstance(value, dict | list):
-            raise _refused(name, value, "a single value: text, number, boolean or null")
+        too_long = isinstance(value, int) and not INTEGER_MIN <= value <= INTEGER_MAX
+        if isinstance(value, dict | list) or too_long:
+            raise _refused(name, value, "a single value: text, number (integers of 64 bits), boolean or null")
         return value
 
     def raw(self, name: str) -> Any:

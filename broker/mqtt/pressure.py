@@ -1,101 +1,95 @@
-"""What every request is served with: the store, threads to read on, limits, and who may do what."""
+"""Waiting for a session that is full: how long, and what becomes of one that does not read.
+
+A publisher waits for room while the session takes messages at a reasonable pace. One at QoS 1 or 2 that does not is
+disconnected; at QoS 0 it loses messages, and for a while nobody waits for it again.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from concurrent.futures import Executor
+import logging
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
 
-from broker.mqtt.contract import Client
-from broker.mqtt.topicnames import ANONYMOUS
-from broker.requests.bodies import Body, read_body
-from broker.requests.lanes import Lanes, outcomes_of
-from broker.requests.limits import RequestLimits
-from broker.requests.topics import Place
-from feeds import Barrel, Store, Token, Write, Written
-from feeds.errors import SpileError
-from feeds.paths import id_levels
+from broker.mqtt.limits import BrokerLimits
+from broker.mqtt.session import Counters, Session
 
-T = TypeVar("T")
+log = logging.getLogger("spile.mqtt")
 
-Verb = Literal["read", "write", "admin"]
-
-Decide = Callable[[str, Verb, str, str], None]
-"""Whether `who` may do this in a barrel under a path; raises Forbidden where not."""
-
-Prepared = tuple[Write, Token | None]
-
-Result = tuple[bytes, str | None]
-"""What a call results in, as JSON, and the token that goes with it."""
+PACE = 16  # a sixteenth of the queue within `stall_s` is a reasonable pace: 62 messages or 64 KiB a second
+LOSSY_S = 10.0  # without this, a subscriber just too slow would hold publishers up each time it has caught up
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """One request: who asks, where it goes, and its body as it came."""
+class Progress:
+    """How far a session has come: messages taken or acknowledged, and bytes that left for the network."""
 
-    client: Client
-    place: Place
-    payload: bytes
-
-    @property
-    def who(self) -> str:
-        """The identity that access is decided for."""
-        return self.client.user if self.client.user is not None else ANONYMOUS
+    messages: int
+    sent_bytes: int
 
 
-class Serving:
-    """The parts that requests are served with, and the few things that all of them do."""
-
-    def __init__(self, store: Store, readers: Executor, limits: RequestLimits, decide: Decide) -> None:
-        self.store = store
-        self.limits = limits
-        self.lanes = Lanes()
-        self._readers = readers
-        self._decide = decide
-
-    @property
-    def document_bytes_max(self) -> int:
-        """Of one document."""
-        return self.store.settings.document_bytes_max
-
-    def allow(self, asked: Asked, verb: Verb, path: str = "#") -> None:
-        """Forbidden unless the client may do this under `path` of the barrel."""
-        self._decide(asked.who, verb, asked.place.barrel, path)
-
-    def barrel(self, asked: Asked) -> Barrel:
-        """The barrel that the topic names; NotFound."""
-        return self.store.barrel(asked.place.barrel)
-
-    async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Blocking work, on one of the readers' threads."""
-        return await asyncio.get_running_loop().run_in_executor(self._readers, function, *arguments)
-
-    async def checked(self, size: int, check: Callable[[], T]) -> T:
-        """Read something of `size` bytes: at once while that is quick, else on a thread."""
-        return check() if size <= self.limits.inline_bytes_max else await self.in_thread(check)
-
-    async def body(self, asked: Asked) -> Body:
-        """The request's body, taken apart."""
-        return await self.checked(len(asked.payload), lambda: read_body(asked.payload))
-
-    async def write_one(self, asked: Asked, size: int, prepare: Callable[[], Prepared]) -> Written:
-        """Prepare one write of `size` bytes and wait for its outcome; what refuses it is raised.
-
-        Nothing is awaited before the client's turn is taken, so that writes keep the order they came in.
-        """
-        with self.lanes.lane(asked.client.name) as lane:
-            async with lane.turn:
-                write, token = await self.checked(size, prepare)
-                self.allow(asked, "write", document_path(write.id))
-                lane.last = future = self.barrel(asked).submit((write,), token=token)
-            outcome = (await outcomes_of(future))[0]
-        if isinstance(outcome, SpileError):
-            raise outcome
-        return outcome
+def keeps_pace(before: Progress, after: Progress, limits: BrokerLimits) -> bool:
+    """Whether the session took enough in between to be worth waiting for."""
+    messages = after.messages - before.messages
+    sent_bytes = after.sent_bytes - before.sent_bytes
+    return messages * PACE >= limits.queue_messages or sent_bytes * PACE >= limits.queue_bytes
 
 
-def document_path(id: str) -> str:
-    """Where a document stands among the paths of its barrel."""
-    return f"_id/{id_levels(id)}"
+def progress(session: Session) -> Progress:
+    """How far the session is now."""
+    connection = session.connection
+    return Progress(session.taken, 0 if connection is None else connection.sent_bytes)
+
+
+async def wait_for_room(session: Session, qos: int, limits: BrokerLimits) -> bool:
+    """Wait until the session takes a message again or its client is gone; False when the message is lost.
+
+    Ends within `stall_s` of the session's last progress, since who makes none is disconnected.
+    """
+    while session.full and session.connection is not None:
+        if qos == 0:
+            if lossy(session) or not await _room(session, limits.qos0_patience_s):
+                lose(session, 1)
+                return False
+            continue
+        before = progress(session)
+        if not await _room(session, limits.stall_s) and session.full and session.connection is not None:
+            if keeps_pace(before, progress(session), limits):
+                continue
+            cut(session, session.counters)
+    return True
+
+
+async def wait_patiently(session: Session) -> None:
+    """Wait for room with nobody else waiting behind: as long as it takes, or until the client is gone."""
+    while session.full and session.connection is not None:
+        await _room(session, None)
+
+
+def lossy(session: Session) -> bool:
+    """Whether the session lost messages a short while ago, so that nobody waits for it."""
+    return session.lossy_until > asyncio.get_running_loop().time()
+
+
+def lose(session: Session, messages: int) -> None:
+    """Count a loss, and say so once in an episode."""
+    session.counters.dropped += messages
+    session.lossy_until = asyncio.get_running_loop().time() + LOSSY_S
+    if not session.dropping:
+        session.dropping = True
+        log.warning("%s does not read fast enough; it loses messages of QoS 0", session.client.name)
+
+
+def cut(session: Session, counters: Counters) -> None:
+    """Disconnect a session that is full and does not read."""
+    connection = session.connection
+    if connection is not None and not connection.closing:
+        counters.disconnected_slow += 1
+        connection.abort("it does not read what it has subscribed to")
+
+
+async def _room(session: Session, patience_s: float | None) -> bool:
+    """Whether half of the queue became free (or the client vanished) in time."""
+    if session.room is None:
+        session.room = asyncio.get_running_loop().create_future()
+    done, _ = await asyncio.wait([session.room], timeout=patience_s)
+    return bool(done)

@@ -62,7 +62,7 @@ class Router:
         for subscribers in wide:
             for session, wanted in subscribers.items():
                 known = best.get(session, -1)
-                if wanted > known :
+                if wanted > known and self._gate.may_receive(session.client, topic):
                     best[session] = wanted
         return [(session, wanted if wanted < qos else qos) for session, wanted in best.items()]
 

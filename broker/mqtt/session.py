@@ -67,6 +67,7 @@ class Session:
         "counters",
         "dropping",
         "filters",
+        "first_new_row",
         "in_flight",
         "in_flight_bytes",
         "kept",
@@ -104,6 +105,7 @@ class Session:
         self.kept = 0  # messages in the state file, and their bytes
         self.kept_bytes = 0
         self.next_row = 1
+        self.first_new_row = 1  # what was kept before it is read from the state file, the rest is in the queue
         self.loading = False  # what was kept is still being read; nothing newer may overtake it
         # Ids of QoS 2 publications not yet released; None when nothing is left to be done for one.
         self.received: dict[int, asyncio.Future[None] | None] = {}

@@ -82,6 +82,7 @@ class SessionBook:
         session.client = client
         session.connection = connection
         session.loading = present
+        session.first_new_row = session.next_row
         if session.persistent:
             session.seen = self._now()
             self._state.change(
@@ -91,8 +92,8 @@ class SessionBook:
 
     async def fetch(self, session: Session) -> None:
         """Put what was kept for a resumed session before whatever came since."""
-        before = session.next_row
-        deliveries = await self._state.read(lambda connection: _read_queue(connection, session.number, before))
+        number, before = session.number, session.first_new_row
+        deliveries = await self._state.read(lambda connection: _read_queue(connection, number, before))
         if session.connection is not None and session.loading:
             for delivery in deliveries:
                 session.last_packet_id = max(session.last_packet_id, delivery.packet_id)

@@ -86,7 +86,7 @@ class Serving:
         Nothing is awaited before the client's turn is taken, so that writes keep the order they came in.
         """
         with self.lanes.lane(asked.client.name) as lane:
-            if True:
+            async with lane.turn:
                 write, token = await self.checked(size, prepare)
                 self.allow(asked, "write", document_path(write.id))
                 lane.last = future = self.barrel(asked).submit((write,), token=token)

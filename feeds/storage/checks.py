@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import Connection, and_, func, or_, select
 
+from feeds.errors import Damaged
 from feeds.revisions import revision_digest
 from feeds.storage.indexcheck import IndexCheck
 from feeds.storage.schema import DELETED, MISSING, OWN, barrels, docs, log, paths, revs, shapes
@@ -43,6 +44,7 @@ class Findings:
 
     problems: list[str] = field(default_factory=list)
     counted: dict[str, int] = field(default_factory=dict)
+    broken: bool = False  # the file itself: nothing in it can be mended by us
     leaves: list[tuple[int, str, str]] = field(default_factory=list)  # barrel, its name, document id
     index: set[int] = field(default_factory=set)  # barrels
     counts: set[int] = field(default_factory=set)  # barrels
@@ -69,16 +71,23 @@ class Check:
 
     def run(self) -> Findings:
         """Look at everything, at one moment of the store."""
-        with self._store.database.snapshot() as connection:
-            self._file(connection)
-            known = connection.execute(select(barrels).order_by(barrels.c.barrel)).all()
-            present = [row for row in known if not row.dropped]
-            self._total = sum(row.live + row.deleted for row in present)
-            for row in present:
-                self._barrel(connection, row)
-            self._strays(connection, [row.barrel for row in known])
+        try:
+            with self._store.database.snapshot() as connection:
+                self._file(connection)
+                self._rows(connection)
+        except Damaged as error:
+            self.found.broken = True
+            self.found.add(error.reason)
         self._tell(0)
         return self.found
+
+    def _rows(self, connection: Connection) -> None:
+        known = connection.execute(select(barrels).order_by(barrels.c.barrel)).all()
+        present = [row for row in known if not row.dropped]
+        self._total = sum(row.live + row.deleted for row in present)
+        for row in present:
+            self._barrel(connection, row)
+        self._strays(connection, [row.barrel for row in known])
 
     def _tell(self, documents: int) -> None:
         self._done += documents
@@ -89,6 +98,7 @@ class Check:
         if connection.dialect.name == "sqlite":
             for (line,) in connection.exec_driver_sql("PRAGMA integrity_check"):
                 if line != "ok":
+                    self.found.broken = True
                     self.found.add(f"database file: {line}")
 
     # -- one barrel

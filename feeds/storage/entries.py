@@ -11,13 +11,17 @@ from feeds.storage.state import change_names, live_count
 PAGE_BYTES_MAX = 8 << 20  # of bodies read at once, so that a page of large documents does not fill the memory
 
 
-def bounded(result: Any, limit: int, body: int) -> tuple[list[Any], bool]:
-    """The rows of a page up to the bound on bytes (one at least), and whether there may be more behind them."""
+def bounded(result: Any, limit: int, body: int | None) -> tuple[list[Any], bool]:
+    """The rows of a page up to the bound on bytes (one at least), and whether there may be more behind them.
+
+    `body` is the column that holds bodies, None without.
+    """
     rows: list[Any] = []
     size = 0
     for row in result:
         rows.append(row)
-        size += len(row[body] or b"")
+        if body is not None:
+            size += len(row[body] or b"")
         if size >= PAGE_BYTES_MAX:
             result.close()
             return rows, True

@@ -82,7 +82,7 @@ def standing_and_left(connection: Connection, barrel: int, limit: int) -> list[K
 def missing_rows(
     connection: Connection, barrel: int, limit: int
 ) -> Iterator[tuple[int | None, str, bytes, int, str]]:
-    """Up to so many (shape if there is one, path, value, doc, places) that live documents give and the index lacks."""
+    """Up to so many rows that live documents give and the index lacks, as (shape if it is known, path, …)."""
     winner = and_(
         revs.c.barrel == docs.c.barrel,
         revs.c.doc == docs.c.doc,

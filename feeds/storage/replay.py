@@ -147,7 +147,7 @@ class Replay:
         bodies = self._docs or self._filter is not None
         queries, limit = self._queries, _PAGE if bodies else _PAGE_PLAIN
         statement = queries.changes_with_docs if bodies else queries.changes
-        rows, more = self._page(statement, 8 if bodies else 7, limit)
+        rows, more = self._page(statement, 8 if bodies else None, limit)
         for row in rows:
             paths = None
             if self._filter is not None:
@@ -157,7 +157,7 @@ class Replay:
             self._add(row, paths)
         self._read_upto = rows[-1][1] if more else self.upto
 
-    def _page(self, statement: str, body: int, limit: int) -> tuple[list[Any], bool]:
+    def _page(self, statement: str, body: int | None, limit: int) -> tuple[list[Any], bool]:
         """The rows behind what was read, and whether there may be more; column `body` is what is large."""
         with self._database.reading() as connection:
             parameters = (self._barrel, self._read_upto, self.upto, limit)
@@ -243,8 +243,8 @@ class Replay:
             paths = self._filter.matching(row[2], row[8], bool(row[5] & DELETED))
             if row[1] == seq and paths:
                 self._add(row, paths)
-            elif not paths and row[1] <= self.upto and self._leaves:
-                self._add(row, [], seq, removed=True)
+            elif not paths and self._leaves:
+                self._add(row, [], seq, removed=True)  # also if it changed beyond `upto`: no later change tells it
         self._read_upto = chunk[-1][0] if self._match_at < len(self._matches) else self.upto
 
     def _read_log(self) -> None:

@@ -82,9 +82,7 @@ class MqttLink:
         client.on_disconnect = self._on_disconnect
         try:
             async with asyncio.timeout(_CONNECT_S_MAX):
-                await loop.run_in_executor(
-                    None, client.connect, self._address.host, self._address.port, _KEEPALIVE_S
-                )
+                await loop.run_in_executor(None, client.connect, self._address.host, self._address.port, _KEEPALIVE_S)
                 client.loop_start()
                 await self._ready
         except (OSError, TimeoutError, ValueError) as fault:
@@ -111,9 +109,7 @@ class MqttLink:
 
     # On paho's network thread
 
-    def _on_connect(
-        self, client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any
-    ) -> None:
+    def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         if reason.is_failure:
             error: SpileError = Unavailable(f"{self.address} refuses the connection: {reason}.")
             if str(reason) in _DENIED:

@@ -66,6 +66,7 @@ class Feeder:
         self._error: SpileError | None = None
         self._replay: Replay | None = None
         self._leaves = True
+        self._in_snapshot = False
         self._live = False
         self._at_end = False  # of the replay, so that the hub can take over
         self._fenced = False  # the cursor belongs to another stream now
@@ -166,26 +167,26 @@ class Feeder:
     async def _start(self) -> Sender:
         around, interest = self._around, self.interest
 
-        def look() -> tuple[Barrel, Start, Replay | None, bool]:
+        def look() -> tuple[Barrel, Start, bool]:
             barrel = around.barrel(self.barrel_name)
             since = self._since
             if self.opened.name is not None:
                 since = around.cursors.read(barrel, self.opened.name) or since
             start = barrel.resolve(since, patterns=bool(interest.patterns))
-            replay = self._replayed(barrel, 0, leaves=False) if start.snapshot else None
-            return barrel, start, replay, since is not FIRST
+            return barrel, start, since is not FIRST and not start.snapshot
 
-        barrel, start, self._replay, self._leaves = await around.in_thread(look)
+        barrel, start, self._leaves = await around.in_thread(look)
         self._barrel = barrel
         self._hub = around.hub(barrel)
         sender = Sender(
             self.opened,
             epoch=barrel.epoch,
             start=start.after,
-            snapshot_upto=self._replay.upto if self._replay is not None else None,
+            snapshot=start.snapshot,
             now=around.clock(),
             limits=around.limits,
         )
+        self._in_snapshot = start.snapshot
         self._keep_cursor(sender)
         return sender
 
@@ -229,7 +230,19 @@ class Feeder:
             page = replay.next(rows_max, bytes_max)
             return replay, [(row.seq, _encode(row)) for row in page.rows], page.seq, page.caught_up
 
-        replay, rows, looked_at, caught_up = await around.in_thread(read)
+        reading = asyncio.ensure_future(around.in_thread(read))
+        try:
+            while not (await asyncio.wait([reading], timeout=around.limits.heartbeat_s))[0]:
+                # Choosing the rows of a large barrel may take long; the listener is to know that somebody is here.
+                while (array := sender.next_array(around.clock())) is not None:
+                    await self._send(array)
+        except asyncio.CancelledError:
+            reading.cancel()
+            raise
+        replay, rows, looked_at, caught_up = reading.result()
+        if self._in_snapshot:
+            self._in_snapshot = False
+            sender.snapshot_ends_at(replay.upto)
         self._replay = None if caught_up else replay
         self._leaves = True if caught_up else leaves
         self._at_end = caught_up and sender.follow

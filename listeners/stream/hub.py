@@ -108,9 +108,7 @@ class Hub:
             return False
         alone = Interests()
         alone.add(stream)
-        rows: list[Told] = [
-            row for entry in self._recent if entry.seq > looked_at for _, row in alone.told(entry)
-        ]
+        rows: list[Told] = [row for entry in self._recent if entry.seq > looked_at for _, row in alone.told(entry)]
         return stream.offer(rows, self.seq)
 
     async def _run(self) -> None:

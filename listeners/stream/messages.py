@@ -143,9 +143,7 @@ def decode_credit(data: bytes) -> Credit | Close:
     if message.close:
         return Close(run=message.run)
     if message.ack is None:
-        raise BadRequest(
-            "The credit acknowledges no position.", hint='Send {"run", "ack", "window", "bytes"}.'
-        )
+        raise BadRequest("The credit acknowledges no position.", hint='Send {"run", "ack", "window", "bytes"}.')
     window, bytes_ = _window(message.window, message.bytes)
     return Credit(run=message.run, ack=message.ack, window=window, bytes=bytes_)
 
@@ -187,9 +185,7 @@ def _check_run(run: str) -> None:
 
 def _window(window: int, bytes_: int) -> tuple[int, int]:
     if window < 0 or bytes_ < 0:
-        raise BadRequest(
-            "`window` and `bytes` cannot be negative.", hint="0 lets one row at a time be on its way."
-        )
+        raise BadRequest("`window` and `bytes` cannot be negative.", hint="0 lets one row at a time be on its way.")
     return min(window, WINDOW_MAX), min(bytes_, BYTES_MAX)
 
 

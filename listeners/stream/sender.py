@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from feeds.errors import BadRequest, SpileError, Timeout
-from feeds.positions import Position
+from feeds.positions import SEQ_MAX, Position
 from listeners.stream.messages import Array, Credit, End, Open, encode
 
 Told = tuple[int, bytes]  # a row on its way: its seq and its JSON
@@ -49,11 +49,11 @@ class Sender:
         *,
         epoch: str,
         start: int,
-        snapshot_upto: int | None = None,
+        snapshot: bool = False,
         now: float,
         limits: SenderLimits = DEFAULT_LIMITS,
     ) -> None:
-        """A stream from `start` on; `snapshot_upto` is the seq that ends the snapshot it begins with."""
+        """A stream from `start` on; with `snapshot` it begins with one, whose end is told by `snapshot_ends_at`."""
         self.run = opened.run
         self.follow = opened.follow
         self.epoch = epoch
@@ -63,9 +63,8 @@ class Sender:
         self.acked = start
         self.looked_at = start
         self._limits = limits
-        self._snapshot_upto = snapshot_upto
-        # Of an empty snapshot the end cannot be told from the start by its position: wait for what comes after.
-        self._cursor_from = start if snapshot_upto is None else max(snapshot_upto, start + 1)
+        self._snapshot_upto = SEQ_MAX if snapshot else None
+        self._cursor_from = start
         self._pending: deque[Told] = deque()
         self._pending_bytes = 0
         self._unacked: deque[tuple[int, int]] = deque()
@@ -80,6 +79,12 @@ class Sender:
         self._sent_at = now
 
     # What came in
+
+    def snapshot_ends_at(self, seq: int) -> None:
+        """The snapshot tells everything up to this seq."""
+        self._snapshot_upto = seq
+        # Of an empty snapshot the end cannot be told from the start by its position: wait for what comes after.
+        self._cursor_from = max(seq, self.position + 1)
 
     def offer(self, rows: Iterable[Told], looked_at: int) -> bool:
         """What just happened, up to `looked_at`, with no more after it. What is known already is passed over.

@@ -68,6 +68,7 @@ class StreamService:
         self._names: dict[tuple[str, str], _Key] = {}
         self._owners: dict[str, int] = {}
         self._hubs: dict[tuple[str, str], Hub] = {}  # by barrel and epoch
+        self._followed: frozenset[str] = frozenset()  # barrels with a hub; also read by the writer's thread
         self._closing: set[asyncio.Task[None]] = set()
         self._replays = asyncio.Semaphore(self.limits.replays_max)
         self._replays_waiting = 0
@@ -175,8 +176,7 @@ class StreamService:
         """What each stream and hub holds, and how far it is."""
         return {
             "streams": [
-                {"owner": key[0], "stream": key[2], **feeder.stats()}
-                for key, (feeder, _) in self._streams.items()
+                {"owner": key[0], "stream": key[2], **feeder.stats()} for key, (feeder, _) in self._streams.items()
             ],
             "hubs": {barrel: hub.stats() for (barrel, _), hub in self._hubs.items()},
             "cursors_waiting": self._cursors.waiting,
@@ -265,6 +265,7 @@ class StreamService:
         hub = self._hubs.get(key)
         if hub is None:
             hub = self._hubs[key] = Hub(barrel, self._tail_thread, self.limits.hub)
+            self._followed = frozenset(each for each, _ in self._hubs)
         return hub
 
     def _tail_thread(self, call: Callable[[], T]) -> Awaitable[T]:
@@ -278,10 +279,11 @@ class StreamService:
             task = self._loop.create_task(self._hubs.pop(key).stop(), name=f"spile hub {key[0]} stops")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+        self._followed = frozenset(each for each, _ in self._hubs)
 
     def _on_commit(self, barrel: str, seq: int) -> None:
         """On the writer's thread."""
-        if not self._loop.is_closed():
+        if barrel in self._followed and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._hint, barrel, seq)
 
     def _hint(self, barrel: str, seq: int) -> None:

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from cli_tools import begun, on_terminal, spile, spile_process
 
 from feeds import Store
@@ -107,7 +105,7 @@ def test_a_store_that_another_process_holds_is_no_service_and_the_hint_names_url
 def test_without_a_service_the_code_is_3_and_the_address_is_named() -> None:
     ended = spile("barrels", "--url", "http://u:secret@127.0.0.1:9")
     assert ended.code == 3
-    assert "http://127.0.0.1:9" in ended.err
+    assert "http://u@127.0.0.1:9" in ended.err
     assert "secret" not in ended.err
     ended = spile_process("barrels", SPILE_URL="http://127.0.0.1:9")
     assert (ended.code, ended.out) == (3, b"")

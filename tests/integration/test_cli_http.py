@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from cli_tools import DATA, TIMEOUT_S, Service, begun, on_terminal, spile
 
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from cli_tools import spile
 
 from feeds import Store
-
-pytestmark = pytest.mark.skipif(not hasattr(Store, "check"), reason="the store cannot be checked or backed up yet")
 
 
 @pytest.fixture

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import socket
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 from cli_tools import Service, spile, spile_process
 
 NOWHERE = ("--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0")
@@ -44,8 +41,14 @@ def test_with_a_token_only_those_who_send_it_are_served(tmp_path: Path, monkeypa
         assert spile("create", "geo", *at).code == 0
         assert spile("load", "geo", "-", *at, stdin=b'{"_id":"a"}').code == 0
         assert [row["id"] for row in spile("listen", "geo", "--once", *at).values] == ["a"]
-        over_mqtt = spile("listen", "geo", "--once", "--mqtt", f"mqtt://127.0.0.1:{service.mqtt}")
-        assert [row["id"] for row in over_mqtt.values] == ["a"]
+
+
+def test_the_token_opens_mqtt_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Service(tmp_path / "data", SPILE_TOKEN="secret") as service:
+        monkeypatch.setenv("SPILE_TOKEN", "secret")
+        spile("load", "geo", "-", "--url", service.url, stdin=b'{"_id":"a"}')
+        heard = spile("listen", "geo", "--once", "--mqtt", f"mqtt://127.0.0.1:{service.mqtt}")
+        assert [row["id"] for row in heard.values] == ["a"]
 
 
 def test_a_settings_file_and_the_environment_are_read(tmp_path: Path) -> None:

@@ -125,6 +125,22 @@ async def test_one_stopped_reader_of_qos_0_costs_a_publisher_a_tenth_of_a_second
         assert asyncio.get_running_loop().time() - begin < 0.5
 
 
+async def test_a_reader_of_qos_0_just_too_slow_does_not_hold_a_publisher_up_again_and_again() -> None:
+    async with serving(limits=BrokerLimits(queue_messages=10)) as broker:
+        slow = await RawClient.connect(broker.port, "slow", receive_bytes=4096)
+        await slow.subscribe(("barrels/#", 0))
+        held_s = 0.0
+        for _ in range(8):
+            lost_before = broker.stats().dropped
+            begin = asyncio.get_running_loop().time()
+            await broker.publish(messages(100, qos=0, size=100_000))
+            held_s += asyncio.get_running_loop().time() - begin
+            lost = broker.stats().dropped - lost_before
+            assert lost > 0
+            await slow.hear(100 - lost)
+        assert held_s < 0.5
+
+
 async def test_a_message_larger_than_the_queue_passes(broker: EmbeddedBroker) -> None:
     reader = await RawClient.connect(broker.port, "r")
     await reader.subscribe(("a", 1))

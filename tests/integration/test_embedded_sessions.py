@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import sys
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -126,20 +127,19 @@ async def test_qos_2_is_exactly_once_across_the_death_of_the_broker(tmp_path: Pa
 
 async def test_what_comes_during_a_reconnect_does_not_overtake_what_was_kept(broker: EmbeddedBroker) -> None:
     client = await RawClient.connect(broker.port, "c", clean=False)
-    await client.subscribe(("barrels/#", 1))
-    sent = 0
-    for _ in range(20):
-        await client.vanish()
-        await until(lambda: broker.stats().connections == 0)
-        batch = messages(20)
-        await broker.publish(batch)
-        publishing = asyncio.create_task(broker.publish(messages(20)))
-        client = await RawClient.connect(broker.port, "c", clean=False)
-        sent += 40
-        heard = await client.hear(40)
-        await publishing
-        assert numbers(heard) == [*range(20), *range(20)]
-        assert await client.hear_until_quiet() == []
+    await client.subscribe(("barrels/#", 0), ("barrels/b/+", 1))
+    await client.disconnect()
+    await broker.publish(messages(20))
+    session = broker._book.get("anonymous/c")
+    assert session is not None
+    busy = asyncio.create_task(broker._state._in_thread(lambda: time.sleep(0.3)))
+    connecting = asyncio.create_task(RawClient.connect(broker.port, "c", clean=False))
+    await until(lambda: session.loading)
+    newer = asyncio.create_task(broker.publish([*messages(10), Message("barrels/other/x/y", b"10", 0)]))
+    client = await connecting
+    assert numbers(await client.hear(31)) == [*range(20), *range(11)]
+    await asyncio.gather(busy, newer)
+    assert await client.hear_until_quiet() == []
 
 
 async def test_a_clean_connect_erases_what_was_kept(broker: EmbeddedBroker) -> None:

@@ -29,7 +29,6 @@ from broker.cli.main import app
         (("nonsense",), "nonsense"),
         (("serve", "--http", "0.0.0.0:0"), "SPILE_TOKEN"),
         (("serve", "--http", "nowhere"), "HOST:PORT"),
-        (("serve", "--broker", "mqtt://x", "--mqtt", "127.0.0.1:1"), "external broker"),
     ],
 )
 def test_wrong_use_is_2_before_anything_is_asked(

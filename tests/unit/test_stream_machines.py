@@ -122,9 +122,9 @@ class Service:
         self.leaves = since is not FIRST and not snapshot
         self.upto = head
         self.live = False
-        self.sender = Sender(
-            opened, epoch=epoch, start=start, snapshot_upto=head if snapshot else None, now=now, limits=self.limits
-        )
+        self.sender = Sender(opened, epoch=epoch, start=start, snapshot=snapshot, now=now, limits=self.limits)
+        if snapshot:
+            self.sender.snapshot_ends_at(head)
         self._keep_cursor(self.sender)
 
     def step(self, now: float, *, sends: int = 3) -> None:
@@ -205,9 +205,7 @@ class World:
         self.do(self.receiver.connected(self.now))
 
     def listener(self, wanted: Wanted) -> Receiver:
-        return Receiver(
-            wanted, nonce=lambda: f"{self.random.getrandbits(64):x}", backoff=Backoff(rng=lambda: 0.5)
-        )
+        return Receiver(wanted, nonce=lambda: f"{self.random.getrandbits(64):x}", backoff=Backoff(rng=lambda: 0.5))
 
     def do(self, actions: list) -> None:  # type: ignore[type-arg]
         for action in actions:
@@ -350,7 +348,7 @@ EVENTS = {
 WEIGHTED = [name for name, weight in EVENTS.items() for _ in range(weight)]
 
 
-@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=800, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     seed=st.integers(0, 2**32),
     events=st.lists(st.sampled_from(WEIGHTED), min_size=40, max_size=250),

@@ -225,3 +225,23 @@ def test_closing_acknowledges_what_is_done_and_closes() -> None:
     assert [list(each) for each in sends(actions)] == [["run", "ack", "window", "bytes"], ["run", "close"]]
     assert sends(actions)[0]["ack"] == "1-e"
     assert actions[-1] == Finished()
+
+
+def test_a_row_at_the_end_of_a_snapshot_does_not_acknowledge_the_end() -> None:
+    listener = receiver(since=Position(9, "old"))
+    listener.connected(0.0)
+    begun = items(listener.received(array("r1", 0, 0, start=True, snapshot="start"), 50, 0.0))
+    *rows, end = items(listener.received(array("r1", 0, 4, 2, 4, snapshot="end"), 100, 0.0))
+    for item in [*begun, *rows]:
+        listener.acked(item, 0.0)
+    assert sends(listener.tick(18.0))[0]["ack"] == "3-e"
+    assert sends(listener.acked(end, 18.0))[0]["ack"] == "4-e"
+
+
+def test_the_lost_end_of_an_empty_snapshot_is_found_by_the_next_heartbeat() -> None:
+    listener = receiver(since=Position(9, "old"))
+    listener.connected(0.0)
+    listener.received(array("r1", 0, 0, start=True, snapshot="start"), 50, 0.0)
+    listener.received(array("r1", 0, 0, caught_up=True), 50, 8.0)
+    assert not listener.open
+    assert sends(listener.tick(9.0))[0]["run"] == "r2"

@@ -20,9 +20,11 @@ def sender(
     *, snapshot_upto: int | None = None, start: int = 0, limits: SenderLimits | None = None, **asked: Any
 ) -> Sender:
     opened = Open(run="r", **{"window": 10, "bytes": 100_000, **asked})
-    return Sender(
-        opened, epoch="e", start=start, snapshot_upto=snapshot_upto, now=0.0, limits=limits or SenderLimits()
-    )
+    snapshot = snapshot_upto is not None
+    made = Sender(opened, epoch="e", start=start, snapshot=snapshot, now=0.0, limits=limits or SenderLimits())
+    if snapshot_upto is not None:
+        made.snapshot_ends_at(snapshot_upto)
+    return made
 
 
 def sent(sender: Sender, now: float = 0.0) -> list[dict[str, Any]]:

@@ -77,8 +77,6 @@ def listen(
         raise typer.BadParameter("--dead-letters goes with --exec")
     if mqtt is not None and (url is not None or database is not None):
         raise typer.BadParameter("--mqtt excludes --url and --database")
-    from urllib.parse import quote
-
     from broker.cli.running import ChangeCommand
 
     command = None
@@ -86,10 +84,21 @@ def listen(
         command = ChangeCommand(execute, barrel=barrel, attempts=attempts, dead_letters=dead_letters)
     asked: dict[str, Any] = {"since": since, "name": name, "docs": docs, "follow": not once, "patience_s": patience}
     if mqtt is not None:
-        _listen(f"{mqtt.rstrip('/')}/{quote(barrel, safe='')}", patterns, asked, command)
+        _listen(_over_mqtt(mqtt, barrel), patterns, asked, command)
         return
     with backend_of(url, database) as backend:
         _listen(backend.listening_to(barrel), patterns, asked, command)
+
+
+def _over_mqtt(url: str, barrel: str) -> str:
+    """Where `listeners` hears the barrel over MQTT; SPILE_TOKEN is the password if the URL names nobody."""
+    from urllib.parse import quote, urlsplit
+
+    parts = urlsplit(url)
+    token = os.environ.get("SPILE_TOKEN")
+    if token and "@" not in parts.netloc:
+        parts = parts._replace(netloc=f"token:{quote(token, safe='')}@{parts.netloc}")
+    return f"{parts.geturl().rstrip('/')}/{quote(barrel, safe='')}"
 
 
 def _listen(target: Any, patterns: list[str] | None, asked: dict[str, Any], command: ChangeCommand | None) -> None:

@@ -38,20 +38,15 @@ def serve(
     mqtt_ws: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="MQTT over WebSocket. Default: off.")
     ] = None,
-    broker: Annotated[
-        str | None, typer.Option(metavar="mqtt://…", help="An external broker instead of the embedded one.")
-    ] = None,
     config: Config = None,
     log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(metavar="FORM", help="text or json.")] = None,
 ) -> None:
-    """Run the service: HTTP, and MQTT by the embedded broker or an external one.
+    """Run the service: HTTP, and MQTT by the embedded broker.
 
     Every setting can also be given in the environment (SPILE_…) or in a TOML file; `spile settings` lists them.
     It listens on this machine alone unless a token is configured.
     """
-    if broker is not None and (mqtt is not None or mqtt_ws is not None):
-        raise typer.BadParameter("--broker names an external broker; --mqtt and --mqtt-ws set up the embedded one")
     from broker.logs import set_up_logging
     from broker.settings import load_settings
     from feeds.errors import BadRequest
@@ -62,7 +57,6 @@ def serve(
         "http": http,
         "mqtt": mqtt,
         "mqtt_ws": mqtt_ws,
-        "broker": broker,
         "log_level": log_level,
         "log_format": log_format,
     }

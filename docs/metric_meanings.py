@@ -1,0 +1,73 @@
+"""What each figure at `/metrics` says, in words: the part of the metrics reference that code cannot tell."""
+
+from __future__ import annotations
+
+MEANINGS: dict[str, str] = {
+    "spile_http_requests_total": "HTTP requests answered, by `method`, `route` and `status`. A counter.",
+    "spile_http_request_seconds": (
+        "Seconds from a request's headers to its answer's last byte, by `method` and `route`. A histogram; live "
+        "feeds are left out."
+    ),
+    "spile_http_depth": "In work now: `requests`, bytes of bodies held (`http_body_bytes`), live feeds.",
+    "spile_http_limit": "The limits of the same, by the same names.",
+    "spile_http_refused": "Requests refused because one of these limits was reached, since the start.",
+    "spile_store_writer_waiting": "Writes that wait for the writer; the limit is `write_queue_max`.",
+    "spile_store_writer_waiting_bytes": "Bytes of the bodies among them.",
+    "spile_store_writer_groups": "Transactions that the writer has committed since the start.",
+    "spile_store_writer_operations": "Calls that were served in these; operations per group tell how well it groups.",
+    "spile_store_writer_failures": "Transactions that failed as a whole and were tried call by call.",
+    "spile_store_writer_last_group": "Calls in the newest transaction.",
+    "spile_mqtt_connections": "MQTT connections open now.",
+    "spile_mqtt_sessions": "MQTT sessions known now, persistent ones that are away included.",
+    "spile_mqtt_persistent_sessions": "Those of them that outlive their connection.",
+    "spile_mqtt_subscriptions": "Topic filters subscribed to now, over all sessions.",
+    "spile_mqtt_received": "Publications that came from clients since the start.",
+    "spile_mqtt_delivered": "Messages handed to clients' sockets since the start.",
+    "spile_mqtt_dropped": "Messages of QoS 0 lost because a session's queue was full.",
+    "spile_mqtt_disconnected_slow": "Clients cut off because they did not read.",
+    "spile_mqtt_discarded_sessions": "Persistent sessions ended because too much was kept for them.",
+    "spile_mqtt_refused": "Publications that were denied.",
+    "spile_mqtt_request_failures": "Requests that ended with an error nobody expected; look into the log.",
+    "spile_mqtt_bytes_in": "Bytes received from MQTT clients.",
+    "spile_mqtt_bytes_out": "Bytes sent to MQTT clients.",
+    "spile_mqtt_queues": (
+        "Depth of the broker's queues by `name`: messages that wait (`mqtt_deliveries`), are sent and not yet "
+        "acknowledged (`mqtt_in_flight`), are kept for absent sessions (`mqtt_kept`), requests in work "
+        "(`mqtt_requests`), retained messages on their way to new subscribers (`mqtt_replays`), changes of the "
+        "broker's own state that wait for the disk (`mqtt_state`)."
+    ),
+    "spile_publisher_published": "Messages that the publisher handed to the broker since the start.",
+    "spile_publisher_behind": "Changes of a barrel (label `name`) that were not yet told to the broker.",
+    "spile_publisher_behind_seconds": "For how long the publisher has been behind in this barrel.",
+    "spile_streams_cursors_waiting": "Cursors of listeners that wait to be stored.",
+    "spile_streams_replays_waiting": "Replays of the past that wait for a thread.",
+    "spile_requests_depth": "Requests over MQTT in work (`mqtt_requests`), and their bytes (`mqtt_request_bytes`).",
+    "spile_requests_limit": "The limits of both.",
+    "spile_requests_clients": "Clients with requests in work.",
+    "spile_requests_uploads": "Documents that clients have begun to send in ranges.",
+    "spile_requests_upload_bytes": "Bytes held of these.",
+    "spile_requests_uploads_remembered": "Finished uploads whose answer is still kept.",
+    "spile_requests_served": "Requests served since the start, by verb (label `name`).",
+    "spile_requests_rejected": "Requests refused since the start, by error code (label `name`).",
+    "spile_requests_unheard": "Answers whose client had gone.",
+    "spile_maintenance_rounds": "Rounds of upkeep since the start; one every `maintain_every` seconds.",
+    "spile_maintenance_last_expired": "Documents that the last round let expire.",
+    "spile_maintenance_last_log": "Rows of the log that it forgot.",
+    "spile_maintenance_last_bodies": "Bodies of superseded revisions that it dropped.",
+    "spile_maintenance_last_gone": "Left paths that it forgot.",
+    "spile_maintenance_last_tokens": "Tokens of requests that it forgot, being older than a day.",
+    "spile_maintenance_last_dropped": "Rows of dropped barrels that it cleared away.",
+}
+
+ONLY_AFTER_USE = frozenset(
+    {
+        "spile_publisher_behind",
+        "spile_publisher_behind_seconds",
+        "spile_requests_served",
+        "spile_requests_rejected",
+        "spile_http_requests_total",
+        "spile_http_request_seconds",
+        *(name for name in MEANINGS if name.startswith("spile_maintenance_last_")),
+    }
+)
+"""Those that a service shows only once there is something to count."""

@@ -1,0 +1,121 @@
+"""Opening stores: schemas, locks, URLs, and what stands in the way."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+sys.path.insert(0, str(Path(__file__).parent))
+from store_tools import refusal, rows
+
+from feeds import Store
+from feeds.errors import BadRequest, NewerSchema, StoreLocked, Unavailable
+from feeds.storage.migrate import HEAD, alembic_config
+from feeds.storage.schema import metadata
+
+
+def test_a_store_is_made_where_there_is_none_and_found_again(tmp_path: Path) -> None:
+    with Store.open(tmp_path / "a" / "b") as store:
+        store.create("geo", {"retain": True}).put({"n": 1}, id="x")
+        first = store.id
+    with Store.open(f"sqlite:///{tmp_path}/a/b/spile.db", create=False) as store:
+        assert store.id == first
+        assert store.barrel("geo").settings.retain
+        assert store.barrel("geo").get("x").data["n"] == 1
+        assert store.barrel("geo").put({"n": 1}, id="y").seq == 2
+
+
+def test_a_store_that_is_not_to_be_made_is_not_made(tmp_path: Path) -> None:
+    assert isinstance(refusal(lambda: Store.open(tmp_path / "none", create=False)), Unavailable)
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://x/y", "nonsense://x", "sqlite:///"])
+def test_urls_that_cannot_hold_a_store_are_refused(url: str) -> None:
+    assert isinstance(refusal(lambda: Store.open(url)), BadRequest)
+
+
+def test_a_store_is_held_by_one_process(tmp_path: Path) -> None:
+    code = "import sys; from feeds import Store; Store.open(sys.argv[1]); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "open\n"
+        error = refusal(lambda: Store.open(tmp_path))
+        assert isinstance(error, StoreLocked)
+        assert str(holder.pid) in error.reason
+        holder.kill()
+    with Store.open(tmp_path) as store:
+        assert isinstance(refusal(lambda: Store.open(tmp_path)), StoreLocked)
+        assert store.barrels() == []
+    Store.open(tmp_path).close()
+
+
+def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
+    Store.open(tmp_path).close()
+    with closing(sqlite3.connect(tmp_path / "spile.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = '9999'")
+    error = refusal(lambda: Store.open(tmp_path))
+    assert isinstance(error, NewerSchema)
+    assert "9999" in error.reason
+    with closing(sqlite3.connect(tmp_path / "spile.db")) as database:
+        assert database.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "spile.db").write_text("these are my notes\n" * 500)
+    error = refusal(lambda: Store.open(tmp_path))
+    assert error.code == "damaged"
+    assert (tmp_path / "spile.db").read_text().startswith("these are my notes")
+
+
+def test_the_migrations_lead_to_the_schema(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store, store.database.reading() as connection:
+        differences = compare_metadata(MigrationContext.configure(connection), metadata)
+    assert differences == []
+    assert ScriptDirectory.from_config(alembic_config()).get_heads() == [HEAD]
+
+
+def test_tables_without_rowids_and_partial_indexes_are_as_the_schema_has_them(tmp_path: Path) -> None:
+    from sqlalchemy import create_engine
+
+    made = create_engine("sqlite://")
+    metadata.create_all(made)
+    with Store.open(tmp_path) as store, made.connect() as other:
+        query = "SELECT name, sql FROM sqlite_master WHERE type IN ('table', 'index') AND sql IS NOT NULL"
+        migrated = {name: " ".join(sql.split()) for name, sql in rows(store, query)}
+        wanted = {name: " ".join(sql.split()) for name, sql in other.exec_driver_sql(query)}
+    made.dispose()
+    migrated.pop("alembic_version")
+    assert sorted(migrated) == sorted(wanted)
+    for name, sql in wanted.items():
+        assert ("WITHOUT ROWID" in sql) == ("WITHOUT ROWID" in migrated[name]), name
+        assert sql.partition("WHERE")[2] == migrated[name].partition("WHERE")[2], name
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        assert isinstance(refusal(lambda: Store.open(tmp_path / "store")), Unavailable)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    geo = store.create("geo")
+    store.close()
+    store.close()
+    assert isinstance(refusal(lambda: geo.put({}, id="x")), Unavailable)
+    assert isinstance(refusal(geo.head), Unavailable)
