@@ -1,145 +1,165 @@
-"""How fast streams tell: the past, the present to many, and what a listener in process makes of it.
+"""Streams in one process: the past at full speed, the present to many, what a commit's way to a listener takes.
 
-Prints one JSON object. Rates are medians of `--runs`; memory is of this process.
+The sink takes arrays as a transport would and gives credit at once; only the last figure decodes the rows.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
 import os
-import platform
-import statistics
-import tempfile
+import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import psutil
+import msgspec
+import psutil  # type: ignore[import-untyped]
 
+from benchmarks.measuring import arguments, documents, folder, median_of, percentile, report
 from feeds import Barrel, Store
 from listeners import listen
-from listeners.stream.messages import Credit, Open, encode
+from listeners.stream.messages import Array, Credit, Open, encode
 from listeners.stream.service import ServiceLimits, StreamService
 
-DOC = {"region": "Europe", "kind": "sensor", "value": 21.5, "unit": "C", "text": "x" * 110}
+BATCH = 1_000
+WINDOW = 5_000
+WINDOW_BYTES = 4 << 20
+RATE = 1_000
+
+ASKED = {
+    "past_docs_rows_per_s": 30_000,
+    "past_docs_memory_grew_mib": None,
+    "live_cpu_share": None,
+    "listener_rows_per_s": None,
+}
+
+_decode = msgspec.json.Decoder(Array[msgspec.Raw]).decode
 
 
 class Sink:
-    """Takes arrays and gives credit at once; counts."""
+    """One stream's other end: counts, and acknowledges each array."""
 
     def __init__(self, service: StreamService, owner: str, **asked: object) -> None:
         self.service, self.owner, self.asked = service, owner, asked
-        self.rows = self.bytes = self.arrays = 0
+        self.rows = 0
+        self.wanted = 1 << 62
+        self.begun = asyncio.Event()
         self.told = asyncio.Event()
-        self.until = 0
 
     async def open(self) -> None:
-        message = encode(Open(run=self.owner, window=5_000, bytes=4 << 20, **self.asked))  # type: ignore[arg-type]
-        await self.service.open(self.owner, "bench", "s", message, self.receive)
+        message = Open(run=self.owner, window=WINDOW, bytes=WINDOW_BYTES, **self.asked)  # type: ignore[arg-type]
+        await self.service.open(self.owner, "bench", "s", encode(message), self.receive)
 
     async def receive(self, data: bytes) -> None:
-        # The tail of an array is looked at, and not its rows: what decodes them is another process.
-        self.rows += data.count(b'{"seq":')
-        self.bytes += len(data)
-        self.arrays += 1
-        head, _, _ = data[:200].partition(b',"rows"')
-        seq = json.loads(head + b"}")["seq"]
-        self.service.credit(
-            self.owner, "bench", "s", encode(Credit(run=self.owner, ack=seq, window=5_000, bytes=4 << 20))
-        )
-        if self.rows >= self.until:
+        array = _decode(data)
+        self.rows += len(array.rows)
+        word = Credit(run=self.owner, ack=array.seq, window=WINDOW, bytes=WINDOW_BYTES)
+        self.service.credit(self.owner, "bench", "s", encode(word))
+        self.begun.set()
+        if self.rows >= self.wanted:
             self.told.set()
 
-
-def fill(barrel: Barrel, count: int) -> None:
-    for begin in range(0, count, 1_000):
-        barrel.bulk([{"_id": f"d{number:07}", "n": number, **DOC} for number in range(begin, begin + 1_000)])
+    def close(self) -> None:
+        self.service.gone(self.owner)
 
 
 async def past(service: StreamService, count: int, **asked: object) -> float:
-    sink = Sink(service, f"past{time.monotonic_ns()}", since="first", **asked)
-    sink.until = count
-    begin = time.perf_counter()
+    """Rows a second of everything that a barrel holds."""
+    sink = Sink(service, "past", since="first", **asked)
+    sink.wanted = count
+    began = time.perf_counter()
     await sink.open()
     await sink.told.wait()
-    took = time.perf_counter() - begin
-    service.gone(sink.owner)
-    return count / took
+    elapsed = time.perf_counter() - began
+    sink.close()
+    return count / elapsed
 
 
-async def present(service: StreamService, barrel: Barrel, streams: int, changes: int, rate: int) -> dict[str, float]:
-    """Streams with patterns of their own hear `rate` changes a second; the CPU that costs beside the writing."""
-    sinks = [Sink(service, f"live{n}", since="now", patterns=[f"sensor/s{n}/#"], docs=True) for n in range(streams)]
+async def present(service: StreamService, barrel: Barrel, streams: int, seconds: int) -> float:
+    """The share of one core that it takes to write 1,000 changes a second and tell each to one of many streams."""
+    sinks = [
+        Sink(service, f"live{n}", since="now", patterns=[f"sensor/live-{n}/#"], docs=True) for n in range(streams)
+    ]
     for sink in sinks:
         await sink.open()
-    while any(not sink.arrays for sink in sinks):
-        await asyncio.sleep(0.01)
-    before = [sink.rows for sink in sinks]
-    begin, cpu = time.perf_counter(), time.process_time()
-    step = max(1, rate // 50)
-    for at in range(0, changes, step):
-        docs = [{"_id": f"p{n}", "sensor": f"s{n % max(streams, 1)}", **DOC} for n in range(at, at + step)]
-        await asyncio.to_thread(barrel.bulk, docs, update=True)
-        await asyncio.sleep(max(0.0, begin + (at + step) / rate - time.perf_counter()))
-    while sum(sink.rows for sink in sinks) - sum(before) < (changes if streams else 0):
-        await asyncio.sleep(0.005)
-    took = time.perf_counter() - begin
     for sink in sinks:
-        service.gone(sink.owner)
-    return {"changes_per_s": changes / took, "cpu_share": (time.process_time() - cpu) / took}
+        await sink.begun.wait()
+    began, cpu, step = time.perf_counter(), time.process_time(), RATE // 50
+    for at in range(0, seconds * RATE, step):
+        docs = [{"_id": f"p{n}", "sensor": f"live-{n % max(1, streams)}", "value": n} for n in range(at, at + step)]
+        await asyncio.to_thread(barrel.bulk, docs, update=True)
+        await asyncio.sleep(max(0.0, began + (at + step) / RATE - time.perf_counter()))
+    while streams and sum(sink.rows for sink in sinks) < seconds * RATE:
+        await asyncio.sleep(0.005)
+    share = (time.process_time() - cpu) / (time.perf_counter() - began)
+    for sink in sinks:
+        sink.close()
+    return share
 
 
-def median(call: Callable[[], float], runs: int) -> float:
-    return round(statistics.median(call() for _ in range(runs)))
+def latency(barrel: Barrel, changes: int) -> dict[str, float]:
+    """Milliseconds from before a put until a listening thread holds the change, at 200 puts a second."""
+    sent: dict[str, float] = {}
+    with listen(barrel, ["late/#"], since="now") as heard:
+
+        def write() -> None:
+            for number in range(changes):
+                sent[f"late{number}"] = time.perf_counter()
+                barrel.put({"late": number}, id=f"late{number}")
+                time.sleep(0.005)
+
+        writer = threading.Thread(target=write)
+        writer.start()
+        took = []
+        for change in heard:
+            took.append((time.perf_counter() - sent[change.id]) * 1e3)
+            if len(took) == changes:
+                break
+        writer.join()
+    return {"latency_ms_p50": percentile(took, 0.5), "latency_ms_p99": percentile(took, 0.99)}
 
 
-def in_process(barrel: Barrel, count: int) -> float:
-    begin = time.perf_counter()
-    told = sum(1 for _ in listen(barrel, since=0, follow=False, window=5_000, bytes=4 << 20))
-    assert told >= count
-    return told / (time.perf_counter() - begin)
+def listener(barrel: Barrel, count: int) -> float:
+    """Rows a second that a loop in a thread of its own sees, documents included."""
+    began = time.perf_counter()
+    told = sum(1 for _ in listen(barrel, since=0, follow=False, window=WINDOW, bytes=WINDOW_BYTES))
+    elapsed = time.perf_counter() - began
+    assert told == count
+    return told / elapsed
+
+
+async def streamed(store: Store, barrel: Barrel, count: int, streams: int) -> dict[str, float]:
+    """What the service does, without a listener's work."""
+    process = psutil.Process(os.getpid())
+    with ThreadPoolExecutor(8) as pool:
+        service = StreamService(store, pool, limits=ServiceLimits(streams_per_owner=1_000))
+        before = process.memory_info().rss
+        figures = {"past_docs_rows_per_s": await past(service, count, docs=True)}
+        figures["past_docs_memory_grew_mib"] = (process.memory_info().rss - before) / (1 << 20)
+        figures["past_rows_per_s"] = await past(service, count)
+        figures["past_pattern_docs_rows_per_s"] = await past(service, count, docs=True, patterns=["unit/celsius"])
+        alone = await present(service, barrel, 0, 4)
+        figures["live_cpu_share"] = await present(service, barrel, streams, 4) - alone
+        await service.stop()
+    return figures
+
+
+def measure(count: int, streams: int) -> dict[str, float]:
+    """All figures once."""
+    docs = documents(count)
+    with folder() as place, Store.open(place) as store:
+        barrel = store.create("bench")
+        for at in range(0, count, BATCH):
+            barrel.bulk(docs[at : at + BATCH])
+        del docs
+        figures = {"listener_rows_per_s": listener(barrel, count)}
+        figures |= asyncio.run(streamed(store, barrel, count, streams))
+        return figures | latency(barrel, 400)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--docs", type=int, default=100_000)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--streams", type=int, default=500)
-    options = parser.parse_args()
-    process = psutil.Process(os.getpid())
-    with tempfile.TemporaryDirectory() as folder, Store.open(Path(folder)) as store:
-        barrel = store.create("bench")
-        fill(barrel, options.docs)
-        count = barrel.head()
-
-        async def measure() -> dict[str, object]:
-            with ThreadPoolExecutor(8) as pool:
-                service = StreamService(store, pool, limits=ServiceLimits(streams_per_owner=10_000))
-                found: dict[str, object] = {}
-                kinds: dict[str, dict[str, object]] = {
-                    "past_docs": {"docs": True},
-                    "past_rows": {"docs": False},
-                    "past_pattern_docs": {"docs": True, "patterns": ["region/Europe"]},
-                }
-                for name, asked in kinds.items():
-                    before = process.memory_info().rss
-                    rates = [await past(service, count, **asked) for _ in range(options.runs)]
-                    found[f"{name}_rows_per_s"] = round(statistics.median(rates))
-                    found[f"{name}_memory_grew_mib"] = round((process.memory_info().rss - before) / 2**20, 1)
-                found["writing_alone"] = await present(service, barrel, 0, 5_000, 1_000)
-                found[f"present_{options.streams}_streams"] = await present(
-                    service, barrel, options.streams, 5_000, 1_000
-                )
-                await service.stop()
-                return found
-
-        result = asyncio.run(measure())
-        result["in_process_listener_rows_per_s"] = median(lambda: in_process(barrel, count), options.runs)
-        result["machine"] = f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
-        print(json.dumps(result, indent=1))
+    """Run it."""
+    options = arguments(__doc__ or "", runs=3, documents=50_000, streams=500)
+    report("stream", median_of(options.runs, lambda: measure(options.documents, options.streams)), ASKED)
 
 
 if __name__ == "__main__":

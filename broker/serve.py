@@ -60,10 +60,14 @@ class Service:
     def watched(self) -> dict[str, asyncio.Future[Any]]:
         """The parts whose end ends the service."""
         return {
+            "mqtt": asyncio.create_task(self._mqtt_failed(), name="spile-mqtt-watch"),
             "publisher": self.publisher.task,
             "http": self.http.finished,
             "maintenance": self.maintenance.task,
         }
+
+    async def _mqtt_failed(self) -> None:
+        raise await self.mqtt.failed()
 
     def health(self) -> dict[str, dict[str, Any]]:
         """The state of every part."""
@@ -202,9 +206,10 @@ async def _run(settings: Settings, announce: Callable[[Service], None]) -> None:
         ended = asyncio.create_task(stop.wait(), name="spile-stop")
         watched = service.watched()
         done, _ = await asyncio.wait({ended, *watched.values()}, return_when=asyncio.FIRST_COMPLETED)
+        watched["mqtt"].cancel()
         for name, part in watched.items():
             if part in done:
-                error = part.exception() if not part.cancelled() else None
+                error = None if part.cancelled() else part.exception()
                 log.critical("%s ended: %s", name, error or "without a word", exc_info=error)
                 raise SystemExit(70)
         log.info("stopping")

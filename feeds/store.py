@@ -23,6 +23,7 @@ from feeds.body import DOCUMENT_BYTES_MAX
 from feeds.errors import Exists, NotFound
 from feeds.storage.backup import Manifest, restore_backup, write_backup
 from feeds.storage.checks import Check, CheckReport, Progress
+from feeds.storage.checkpoints import Checkpointer
 from feeds.storage.database import Database
 from feeds.storage.maintenance import Maintenance
 from feeds.storage.migrate import migrate
@@ -58,6 +59,9 @@ class Store:
         self.statements = Statements(database.engine.dialect)
         self.queries = Queries(self.statements)
         self.writer = Writer(database, self.statements, clock, settings.write_queue_max, settings.publish_backlog_max)
+        self._checkpointer = Checkpointer(database) if database.path is not None else None
+        if self._checkpointer is not None:
+            self.writer.on_group = self._checkpointer.hint
         self._barrels: dict[str, Barrel] = {}
         self._drops = 0
         self._guard = threading.Lock()
@@ -66,7 +70,7 @@ class Store:
         try:
             self.id = self._identity()
         except BaseException:
-            self.writer.close()
+            self._close_threads()
             raise
 
     @classmethod
@@ -94,8 +98,13 @@ class Store:
 
     def close(self) -> None:
         """Commit what waits, and let the database go."""
-        self.writer.close()
+        self._close_threads()
         self.database.close()
+
+    def _close_threads(self) -> None:
+        self.writer.close()
+        if self._checkpointer is not None:
+            self._checkpointer.close()
 
     def __enter__(self) -> Store:
         return self

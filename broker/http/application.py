@@ -1,6 +1,7 @@
 """The ASGI application: from a request to its endpoint, and from whatever happens there to an answer.
 
-Starlette is the frame that others can mount into; requests go past its layers straight to the router over raw paths.
+Starlette is the frame that others can mount into (a console, another protocol's face); Spile's own requests go past
+its layers, straight to the router over raw paths.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from starlette.applications import Starlette
+from starlette.routing import Match as RouteMatch
 from starlette.types import ASGIApp
 
 from broker.http import about, barrels, batches, changes, documents, feed, local, paths
@@ -76,6 +78,8 @@ class Application(Starlette):
     async def _http(self, scope: Any, receive: Receive, send: Send) -> None:
         started = perf_counter()
         match = self.endpoints.match(scope["raw_path"].decode("latin-1"))
+        if match is None and self.routes and await self._mounted(scope, receive, send):
+            return
         endpoint = find_endpoint(match, scope["method"])
         params = match.params if match else {}
         call = Call(scope, receive, self.services, self.admission, params, endpoint.options if endpoint else ())
@@ -91,6 +95,16 @@ class Application(Starlette):
             call.release()
         seconds = None if live else perf_counter() - started
         self.metrics.observe(call.method, match.template if match else _UNKNOWN, status, seconds)
+
+    async def _mounted(self, scope: Any, receive: Receive, send: Send) -> bool:
+        """Hand the request to what was mounted into the frame, if that is where it goes."""
+        for mounted in self.routes:
+            found, below = mounted.matches(scope)
+            if found is not RouteMatch.NONE:
+                scope.update(below)
+                await mounted.handle(scope, receive, send)
+                return True
+        return False
 
     async def _in_turn(
         self, call: Call, send: Send, match: Match[Endpoint] | None, endpoint: Endpoint | None

@@ -72,19 +72,38 @@ class _Parts(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         for part, stats in self._gauges.items():
             for key, value in stats().items():
-                name = _NO_NAME.sub("_", f"spile_{part}_{key}")
-                if _is_number(value):
-                    yield GaugeMetricFamily(name, f"{part}: {key}", value=float(value))
-                elif isinstance(value, Mapping) and any(_is_number(inner) for inner in value.values()):
-                    yield _labelled(name, f"{part}: {key}", value)
+                yield from _families(f"spile_{part}_{key}", f"{part}: {key}", value)
 
 
-def _labelled(name: str, about: str, values: Mapping[str, Any]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(name, about, labels=("name",))
+def _families(name: str, about: str, value: Any) -> Iterator[GaugeMetricFamily]:
+    """A number, figures by name, or of a list how long it is and the figures of what has a name in it."""
+    name = _NO_NAME.sub("_", name)
+    if _is_number(value):
+        yield GaugeMetricFamily(name, about, value=float(value))
+    elif isinstance(value, Mapping):
+        yield from _by_name(name, about, value)
+    elif isinstance(value, list):
+        yield GaugeMetricFamily(name, about, value=float(len(value)))
+        named = {_listener(each): each for each in value if isinstance(each, Mapping) and each.get("name")}
+        yield from _by_name(name, about, named)
+
+
+def _by_name(name: str, about: str, values: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
+    families: dict[str, GaugeMetricFamily] = {}
     for label, value in values.items():
-        if _is_number(value):
-            family.add_metric([str(label)], float(value))
-    return family
+        figures = value if isinstance(value, Mapping) else {"": value}
+        for key, figure in figures.items():
+            if _is_number(figure):
+                full = _NO_NAME.sub("_", f"{name}_{key}" if key else name)
+                family = families.setdefault(
+                    full, GaugeMetricFamily(full, f"{about} {key}".strip(), labels=("name",))
+                )
+                family.add_metric([str(label)], float(figure))
+    yield from families.values()
+
+
+def _listener(stats: Mapping[str, Any]) -> str:
+    return "/".join(str(stats[key]) for key in ("barrel", "name") if stats.get(key))
 
 
 def _is_number(value: object) -> bool:

@@ -13,6 +13,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
+from broker.http.answers import encode_json
+from feeds.errors import BadRequest
+
 HEAD_BYTES_MAX = 64 << 10
 HEAD_S_MAX = 20.0
 
@@ -60,6 +63,12 @@ class HttpConnection(HttpToolsProtocol):
         self._unfinished = [cycle for cycle in self._unfinished if not cycle.response_complete]
         if before is not None and before is not self.cycle and not before.response_complete:
             self._unfinished.append(before)
+
+    def send_400_response(self, msg: str) -> None:
+        body = encode_json(BadRequest(msg, hint="Speak HTTP/1.1, with a head of at most 64 KiB.").as_dict())
+        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+        self.transport.write(head + b"content-length: %d\r\n\r\n" % len(body) + body)
+        self.transport.close()
 
     def _count(self, size: int) -> None:
         self._head_bytes += size

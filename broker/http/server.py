@@ -18,7 +18,9 @@ from broker.http.protocol import HttpConnection, WebSocketConnection
 from feeds.errors import Unavailable
 
 STOP_S_MAX = 5
+CONNECTIONS_MAX = 10_000
 _BACKLOG = 2048
+_DROPPED_S_MAX = 2  # for handlers to notice that their clients are gone
 _WS_MESSAGE_BYTES_MAX = 1 << 20  # an open with a thousand patterns; credits are a hundred bytes
 _KEEP_ALIVE_S = 75
 
@@ -37,17 +39,17 @@ class HttpServer:
         """Take no more requests, let those in work finish within the bound, then drop what is left."""
         self._app.closing.set()
         self._uv.should_exit = True
-        try:
-            async with asyncio.timeout(self._stop_s_max + 1):
-                await asyncio.shield(self.finished)
-        except TimeoutError:
-            self.finished.cancel()
+        await asyncio.wait((self.finished,), timeout=self._stop_s_max)
+        # A dropped connection ends its request as if the client had left: quietly, and with everything given back.
         for connection in list(self._uv.server_state.connections):
             connection.transport.abort()
+        await asyncio.wait((self.finished,), timeout=_DROPPED_S_MAX)
+        if not self.finished.done():
+            self.finished.cancel()
 
 
 async def serve_http(
-    app: Application, host: str, port: int, *, stop_s_max: int = STOP_S_MAX, connections_max: int | None = None
+    app: Application, host: str, port: int, *, stop_s_max: int = STOP_S_MAX, connections_max: int = CONNECTIONS_MAX
 ) -> HttpServer:
     """Listen and serve; port 0 takes a free one. Returns once requests are answered.
 
@@ -66,7 +68,7 @@ async def serve_http(
         backlog=_BACKLOG,
         limit_concurrency=connections_max,
         timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=stop_s_max,
+        timeout_graceful_shutdown=stop_s_max + _DROPPED_S_MAX,
         ws_max_size=_WS_MESSAGE_BYTES_MAX,
         ws_per_message_deflate=False,
     )

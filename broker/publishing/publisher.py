@@ -21,7 +21,7 @@ from broker.mqtt.contract import Message, Publisher
 from broker.publishing.retaining import Retaining
 from broker.publishing.topics import BarrelTopics
 from feeds import Barrel, Store
-from feeds.errors import NotFound, SpileError
+from feeds.errors import BadRequest, NotFound, SpileError
 from feeds.rows import LogEntry
 
 log = logging.getLogger("spile.publisher")
@@ -80,6 +80,7 @@ class LogPublisher:
         self._stopping = False
         self._saved_at = 0.0
         self.published = 0
+        self.set_aside = 0
         self.failure: str | None = None
         self.task = asyncio.create_task(self._run(), name="spile-publisher")
 
@@ -99,6 +100,7 @@ class LogPublisher:
         now = self._clock()
         return {
             "published": self.published,
+            "set_aside": self.set_aside,
             "failure": self.failure,
             "behind": {name: max(0, lane.head - lane.told) for name, lane in self._lanes.items()},
             "behind_seconds": {
@@ -215,8 +217,21 @@ class LogPublisher:
             await self._publish(batch)
 
     async def _publish(self, batch: list[Message]) -> None:
-        await self._insist(lambda: self._publisher.publish(batch))
-        self.published += len(batch)
+        try:
+            await self._insist(lambda: self._publisher.publish(batch))
+            self.published += len(batch)
+        except BadRequest as refusal:
+            if len(batch) == 1:
+                self._set_aside(batch[0], refusal)
+                return
+            for message in batch:
+                await self._publish([message])
+
+    def _set_aside(self, message: Message, refusal: BadRequest) -> None:
+        """A message that the broker will never take must not stop those behind it."""
+        self.set_aside += 1
+        self.failure = None
+        log.error("set aside a message to %s: %s", message.topic, refusal.reason)
 
     async def _insist(self, call: Callable[[], Any]) -> None:
         """Do it until the broker takes it; what cannot be helped by waiting is raised."""

@@ -56,6 +56,7 @@ class Writer:
         self._size = 0
         self._stopping = False
         self._hooks: tuple[CommitHook, ...] = ()
+        self.on_group: Callable[[], None] = lambda: None
         self.groups = 0
         self.operations = 0
         self.failures = 0
@@ -209,6 +210,7 @@ class Writer:
                 _fail(operation, refusal)
             else:
                 operation.future.set_result(answer)
+        self.on_group()
         self._tell(transaction)
 
     def _begin(self, group: list[Operation]) -> bool:

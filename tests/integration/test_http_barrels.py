@@ -100,6 +100,15 @@ async def test_a_bulk_request_that_means_nothing_is_refused(web: Served, body: b
     assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
 
 
+@pytest.mark.parametrize(
+    "body", [b"[" * 100_000, b'{"docs":' + b"[" * 100_000, b'{"docs":[{"id":"\xff"}]}', b"", b"5"]
+)
+@pytest.mark.parametrize("name", ["_bulk", "_get", "_revs_diff", "_purge"])
+async def test_what_cannot_be_read_is_refused_everywhere(web: Served, name: str, body: bytes) -> None:
+    answer = await web.client.post(f"/barrels/geo/docs/{name}", content=body)
+    assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
+
+
 async def test_a_bulk_write_with_a_key_is_done_once(web: Served) -> None:
     request = {"json": {"docs": [{"n": 1}, {"n": 2}]}, "headers": {"Idempotency-Key": "b"}}
     first = await web.client.post("/barrels/geo/docs/_bulk", **request)

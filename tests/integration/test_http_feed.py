@@ -113,7 +113,7 @@ async def test_a_credit_without_a_stream_is_answered_as_closed(web: Served) -> N
         assert (await hear(socket))["end"]["code"] == "closed"
 
 
-@pytest.mark.parametrize("message", ["", "x", "[]", "{}", '{"run":5}', '{"ack":1}', b"\xff"])
+@pytest.mark.parametrize("message", ["", "x", "[]", "{}", '{"run":5}', '{"ack":1}', b"\xff", "[" * 100_000])
 async def test_what_is_no_message_closes_the_socket(web: Served, message: str | bytes) -> None:
     async with feed(web) as socket:
         await socket.send(message)

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from starlette.responses import PlainTextResponse
+from websockets.asyncio.client import connect
 
 from broker.http import serve_http
 from feeds.errors import Unavailable
@@ -49,6 +51,27 @@ async def test_metrics_count_requests_and_show_every_part(web: Served) -> None:
     assert 'spile_http_limit{name="http_requests"} 512.0' in text
     assert "spile_store_" in text
     assert "spile_streams_replays_waiting 0.0" in text
+
+
+async def test_named_listeners_are_shown_with_how_far_they_are(web: Served) -> None:
+    fill(web.store.barrel("geo"), 3)
+    url = f"ws://127.0.0.1:{web.server.port}/barrels/geo/feed"
+    async with connect(url, proxy=None) as socket:
+        await socket.send('{"run":"r","name":"mirror","since":"first","window":1}')
+        await eventually(lambda: shown(web, 'spile_streams_streams_unacknowledged_rows{name="geo/mirror"} 1.0'))
+        assert await shown(web, "spile_streams_streams 1.0")
+        assert await shown(web, 'spile_http_depth{name="http_live_feeds"} 1.0')
+
+
+async def shown(web: Served, line: str) -> bool:
+    return line in (await web.client.get("/metrics")).text.splitlines()
+
+
+async def test_what_is_mounted_stands_beside_the_routes(web: Served) -> None:
+    web.app.mount("/console", PlainTextResponse("the console"))
+    assert (await web.client.get("/console/x")).text == "the console"
+    assert (await web.client.get("/barrels")).status_code == 200
+    assert (await web.client.get("/nothing")).json()["error"] == "not_found"
 
 
 async def test_an_unknown_method_does_not_make_new_series(web: Served) -> None:

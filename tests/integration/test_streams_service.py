@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -422,3 +423,43 @@ async def test_a_leave_is_told_though_the_document_changes_again_while_the_past_
     barrel.put({"region": "Europe"}, id="last")
     await client.until(lambda: "last" in client.ids)
     assert len({row["id"] for row in client.rows if row.get("removed")}) == count
+
+
+async def test_heartbeats_come_while_reading_takes_long(store: Store, barrel: Barrel) -> None:
+    fill(barrel, 20)
+    with ThreadPoolExecutor(1) as busy:
+        service = StreamService(store, busy, limits=QUICK)
+        client = await Client(service).open(since="first", window=5)
+        await client.until(lambda: len(client.rows) == 5)
+        released = threading.Event()
+        blocked = busy.submit(released.wait, 10)
+        client.credit(client.arrays[-1]["seq"])
+        before = len(client.arrays)
+        await client.until(lambda: len(client.arrays) >= before + 2)
+        assert len(client.rows) == 5
+        released.set()
+        assert await asyncio.wrap_future(blocked)
+        await client.until(lambda: len(client.rows) == 10)
+        await service.stop()
+
+
+async def test_a_transport_that_takes_nothing_for_long_loses_its_stream(barrel: Barrel, quick: StreamService) -> None:
+    client = Client(quick)
+    client.open_gate.clear()
+    await client.open(since="first")
+    async with asyncio.timeout(10):
+        while quick.stats()["streams"]:  # noqa: ASYNC110 - nothing tells of it, which is the point
+            await asyncio.sleep(0.02)
+    assert client.arrays == []
+
+
+async def test_a_transport_that_fails_ends_its_stream_alone(barrel: Barrel, service: StreamService) -> None:
+    async def broken(_: bytes) -> None:
+        raise ConnectionError("gone")
+
+    other = await Client(service, stream="other").open(since="now")
+    await service.open("me", "geo", "s", b'{"run":"r","since":"now"}', broken)
+    await other.caught_up(0)
+    fill(barrel, 1)
+    await other.until(lambda: other.rows)
+    assert [each["stream"] for each in service.stats()["streams"]] == ["other"]  # type: ignore[attr-defined]

@@ -106,6 +106,8 @@ def test_an_unknown_option_is_refused_with_the_known_ones() -> None:
         ("Paris", "Paris"),
         ("%2210%22", "10"),
         ("[a", "[a"),
+        ("[" * 9999, "[" * 9999),
+        ("1e999", "1e999"),
     ],
 )
 def test_a_bound_is_json_or_else_plain_text(text: str, value: Any) -> None:

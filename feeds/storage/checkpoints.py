@@ -1,0 +1,52 @@
+"""Moving SQLite's write-ahead log into the database beside the writer, so that no commit has to wait for it.
+
+A passive checkpoint blocks nobody. While writes come without a pause it may never catch up, and then the writer's own
+(at `wal_autocheckpoint` pages) still bounds the log.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+from sqlalchemy.exc import DBAPIError
+
+from feeds.storage.database import Database
+
+log = logging.getLogger("spile.store")
+
+EVERY_S = 0.25
+
+
+class Checkpointer:
+    """A thread that checkpoints soon after there was something to write."""
+
+    def __init__(self, database: Database) -> None:
+        self._connection = database.engine.connect()
+        self._due = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._loop, name="spile-checkpoints", daemon=True)
+        self._thread.start()
+
+    def hint(self) -> None:
+        """Something was committed."""
+        self._due.set()
+
+    def close(self) -> None:
+        """End the thread; SQLite checkpoints by itself when the last connection closes."""
+        self._stopping.set()
+        self._due.set()
+        self._thread.join()
+        self._connection.close()
+
+    def _loop(self) -> None:
+        while True:
+            self._due.wait()
+            if self._stopping.wait(EVERY_S):
+                return
+            self._due.clear()
+            try:
+                self._connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").close()
+            except DBAPIError as error:
+                log.warning("checkpointing failed, and is tried again: %s", error.orig)
+                self._due.set()
