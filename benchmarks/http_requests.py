@@ -153,17 +153,17 @@ async def measure(port: int, connections: int, seconds: float, runs: int) -> dic
     await several("put_new", puts, connections)
     await several("get", gets, connections)
     await several("bulk_500", bulks, 4)
-    for docs in ("false", "true"):
-        figures = []
-        rows = 0
-        for _ in range(runs):
-            took, size = await read_all(port, f"/barrels/changes/changes?docs={docs}")
-            rows = CHANGES_DOCS
-            figures.append((rows / took, size / took))
-        results[f"changes_docs_{docs}"] = {
-            "rows": rows,
-            "rows_per_s": round(statistics.median(figure[0] for figure in figures)),
-            "mib_per_s": round(statistics.median(figure[1] for figure in figures) / 2**20, 1),
+    for name, query in (
+        ("changes", "docs=false"),
+        ("changes_with_docs", "docs=true"),
+        ("continuous", f"feed=continuous&limit={CHANGES_DOCS}"),
+        ("continuous_with_docs", f"feed=continuous&docs=true&limit={CHANGES_DOCS}"),
+    ):
+        took = [await read_all(port, f"/barrels/changes/changes?{query}") for _ in range(runs)]
+        results[name] = {
+            "rows": CHANGES_DOCS,
+            "rows_per_s": round(statistics.median(CHANGES_DOCS / seconds for seconds, _ in took)),
+            "mib_per_s": round(statistics.median(size / seconds for seconds, size in took) / 2**20, 1),
         }
     return results
 
@@ -174,15 +174,17 @@ async def serve(directory: str) -> None:
 
     from broker.http import OpenAccess, Services, create_app, serve_http
     from feeds import Store
+    from listeners.stream.service import StreamService
 
-    with Store.open(directory) as store, ThreadPoolExecutor(4) as readers:
+    with Store.open(directory) as store, ThreadPoolExecutor(8) as readers:
         store.create("bench")
         barrel = store.create("changes")
         for start in range(0, CHANGES_DOCS, 1000):
             barrel.bulk([document(number) for number in range(start, start + 1000)])
+        streams = StreamService(store, readers)
         services = Services(
             store=store,
-            streams=None,
+            streams=streams,
             readers=readers,
             access=OpenAccess(),
             health=lambda: {"store": {"ok": True}},
@@ -193,6 +195,7 @@ async def serve(directory: str) -> None:
         print(server.port, flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
         await server.stop()
+        await streams.stop()
 
 
 def main() -> None:

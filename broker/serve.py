@@ -233,7 +233,7 @@ def _announce(service: Service) -> None:
         "\n"
         "and in a third:\n"
         f"  spile create demo{url}\n"
-        f"  echo '{{\"country\": \"France\"}}' | spile put demo paris{url}     # write a document\n"
+        f'  echo \'{{"country": "France"}}\' | spile put demo paris{url}     # write a document\n'
         f"  spile find demo country/France{url}                         # find it by what it holds\n",
         flush=True,
     )

@@ -39,7 +39,6 @@ NOTE = "<!-- Written by docs/generate.py from the code. Change the code, and run
 KIB, MIB = 1024, 1024 * 1024
 
 NOT_YET = {
-    "broker": "**Not built yet: it has no effect.**",
     "database": "Only SQLite is built yet.",
 }
 """What is said beside settings and options that are ahead of what is built."""

@@ -229,7 +229,7 @@ class Barrel:
         if isinstance(since, Mark):
             return Start(0 if since is FIRST else head, False)
         strange = since.epoch is not None and since.epoch != epoch
-        if strange or since.seq > head or (patterns and 0 < since.seq < forgotten):
+        if strange or since.seq > head or (patterns and since.seq < forgotten):
             return Start(0, True)
         return Start(since.seq, False)
 
@@ -282,7 +282,7 @@ class Barrel:
             raise EpochChanged(f"The position {since} is not one of {self.name!r} any more", epoch=self.epoch)
         if descending:
             return self._changes_back(start.after, limit, patterns, docs)
-        replay = self.replay(start.after, patterns, docs=docs)
+        replay = self.replay(start.after, patterns, docs=docs, leaves=since is not FIRST)
         rows: list[Row] = []
         at = start.after
         left = limit if limit is not None else 1 << 62

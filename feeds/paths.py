@@ -17,7 +17,8 @@ from feeds.values import cut_text
 LEVELS_MAX = 64  # of a path, its value included; the depth brokers and humans still follow
 PATH_BYTES_MAX = 1024  # of an encoded path; topics may hold 65,535, but nobody subscribes to those
 
-SURELY_FITS = 120  # characters of shape and places; with a slash between any two they are at most 62 levels
+SURELY_FITS = 62  # characters of a shape without places: were they all slashes, a path would have 64 levels
+_SURELY_SHORT = 120  # characters of shape and places: 4 bytes each at most, and 300 of an encoded, cut text
 
 _ESCAPED = re.compile(
     "[%/+#*\x00-\x1f\x7f-\x9f\ufdd0-\ufdef"
@@ -129,8 +130,7 @@ def fits(leaf: Leaf) -> bool:
     """Whether the leaf is within the limits for paths: 64 levels, 1,024 bytes."""
     shape, places, _ = leaf
     levels = shape.count("/") + 2
-    # 4 bytes a character at most and 300 for an encoded, cut text: short shapes need no counting.
-    if len(shape) + len(places) <= SURELY_FITS and levels <= LEVELS_MAX:
+    if len(shape) + len(places) <= _SURELY_SHORT and levels <= LEVELS_MAX:
         return True
     return levels <= LEVELS_MAX and len(leaf_path(leaf).encode()) <= PATH_BYTES_MAX
 

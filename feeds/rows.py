@@ -65,6 +65,7 @@ class LogEntry:
     """
 
     __slots__ = (
+        "_data",
         "_entered",
         "_gone",
         "_leaves",
@@ -117,17 +118,23 @@ class LogEntry:
         self.at = at
         self._entered = entered
         self._gone = gone
+        self._data: dict[str, Any] | None = None
         self._leaves: list[Leaf] | None = None
         self._paths: list[tuple[str, Any]] | None = None
 
     @property
+    def data(self) -> dict[str, Any]:
+        """The user keys of the winner whose paths are told; none of a deletion or of a compacted body."""
+        if self._data is None:
+            untold = self.deleted or self.body is None or self.id.startswith("_design/")
+            self._data = {} if untold else _decode(self.body or b"{}")
+        return self._data
+
+    @property
     def leaves(self) -> list[Leaf]:
-        """The winner's leaves within the limits for paths; none of a deletion or of a compacted body."""
+        """The winner's leaves within the limits for paths."""
         if self._leaves is None:
-            if self.deleted or self.body is None or self.id.startswith("_design/"):
-                self._leaves = []
-            else:
-                self._leaves = [leaf for leaf in document_leaves(_decode(self.body)) if fits(leaf)]
+            self._leaves = [leaf for leaf in document_leaves(self.data) if fits(leaf)]
         return self._leaves
 
     @property

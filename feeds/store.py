@@ -22,8 +22,8 @@ from feeds.barrels import BarrelInfo, BarrelSettings, check_barrel_name
 from feeds.body import DOCUMENT_BYTES_MAX
 from feeds.errors import Exists, NotFound
 from feeds.storage.backup import Manifest, restore_backup, write_backup
-from feeds.storage.checks import Check, CheckReport, Progress
 from feeds.storage.checkpoints import Checkpointer
+from feeds.storage.checks import Check, CheckReport, Progress
 from feeds.storage.database import Database
 from feeds.storage.maintenance import Maintenance
 from feeds.storage.migrate import migrate

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, wait_random_exponential
@@ -48,6 +49,8 @@ class _Lane:
     head_told: int = -1
     head_told_at: float = 0.0
     behind_since: float | None = None
+    ahead: asyncio.Task[tuple[list[LogEntry], int]] | None = None
+    """The page behind the one that is being told."""
 
 
 class LogPublisher:
@@ -177,6 +180,7 @@ class LogPublisher:
         for name in changed:
             lane = self._lanes.pop(name, None)
             if lane is not None:
+                await self._let_go(lane)
                 await self._save_lanes([lane])
                 await self._insist(lambda lane=lane: self._retaining.dropped(lane.barrel, lane.topics))  # type: ignore[misc]
             await self._open(name)
@@ -191,24 +195,40 @@ class LogPublisher:
             lane.behind_since = self._clock()
         if not lane.barrel.settings.retain and not self._publisher.wants(lane.topics.base):
             lane.told = lane.head  # nobody there to tell
+            await self._let_go(lane)
             return False
         try:
-            entries, upto = await self._in_thread(lambda: lane.barrel.tail_page(lane.told, PAGE))
+            entries, upto = await (lane.ahead or self._read(lane, lane.told))
         except NotFound:
             self._changed.add(lane.barrel.name)
             return False
+        finally:
+            lane.ahead = None
         if upto <= lane.told:
             lane.head = lane.told
             return False
+        if len(entries) == PAGE:
+            lane.ahead = self._read(lane, upto)  # while this page is told
         await self._tell(lane, entries)
         lane.told = upto
         lane.head = max(lane.head, upto)
         return True
 
+    def _read(self, lane: _Lane, after: int) -> asyncio.Task[tuple[list[LogEntry], int]]:
+        read = partial(lane.barrel.tail_page, after, PAGE)
+        return asyncio.create_task(self._in_thread(read), name="spile-publisher-read")
+
+    async def _let_go(self, lane: _Lane) -> None:
+        """Forget a page that was read ahead and will not be told from there."""
+        ahead, lane.ahead = lane.ahead, None
+        if ahead is not None:
+            await asyncio.gather(ahead, return_exceptions=True)
+
     async def _tell(self, lane: _Lane, entries: list[LogEntry]) -> None:
         batch: list[Message] = []
+        wanted = lane.topics.wanted(self._publisher.wants)
         for entry in entries:
-            batch.extend(lane.topics.messages(entry, self._publisher.wants))
+            batch.extend(lane.topics.messages(entry, wanted))
             if len(batch) >= MESSAGES_MAX:
                 await self._publish(batch)
                 lane.told = entry.seq

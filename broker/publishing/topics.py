@@ -70,7 +70,8 @@ class BarrelTopics:
 
     def publishes(self, path: str) -> bool:
         """Whether the barrel's settings let a path be published."""
-        return self._published is None or bool(self._published.match(path.split("/")))
+        published = self._published
+        return published is None or bool(published.match(path.split("/")))
 
     def retains(self, document_id: str) -> bool:
         """Whether the newest change of a document is retained."""
@@ -88,25 +89,27 @@ class BarrelTopics:
         """What clears a retained message of a document."""
         return Message(self.id_topic(document_id), b"", ID_QOS, True)
 
-    def messages(self, entry: LogEntry, wants: Wants) -> list[Message]:
+    def messages(self, entry: LogEntry, wanted: Wanted) -> list[Message]:
         """The messages of one change, `_id` first."""
         found: list[Message] = []
         if entry.purged:
             if self._retain:
                 found.append(self.clear(entry.id))
-            if wants(self.base):
-                found.extend(self._left(entry, wants))
+            found.extend(self._left(entry, wanted))
             return found
         levels = id_levels(entry.id)
         if self.publishes("_id/" + levels):
             found.extend(self._id_messages(entry, levels))
         if entry.conflicts_changed and self.publishes("_conflicts/" + levels):
             told = ConflictMessage(entry.seq, entry.id, entry.rev, entry.conflicts)
-            found.append(Message(f"{self.base}/_conflicts/{levels}", lambda: _encode(told), ID_QOS))
-        if wants(self.base):
-            found.extend(self._standing(entry, wants))
-            found.extend(self._left(entry, wants))
+            found.append(Message(f"{self.base}/_conflicts/{levels}", _Lazy(told), ID_QOS))
+        found.extend(self._standing(entry, wanted))
+        found.extend(self._left(entry, wanted))
         return found
+
+    def wanted(self, wants: Wants) -> Wanted:
+        """What to ask about keys while a page is told."""
+        return Wanted(self.base, wants)
 
     def _id_messages(self, entry: LogEntry, levels: str) -> Iterator[Message]:
         if entry.body is None and not entry.deleted:
@@ -135,10 +138,12 @@ class BarrelTopics:
             told.doc = _raw(document_json(entry.id, entry.rev, body, entry.deleted))
         return _encode(told)
 
-    def _standing(self, entry: LogEntry, wants: Wants) -> Iterator[Message]:
+    def _standing(self, entry: LogEntry, wanted: Wanted) -> Iterator[Message]:
+        if not any(wanted[key] for key in entry.data):
+            return
         entered: frozenset[str] | None = None
         for leaf in entry.leaves:
-            if not wants(f"{self.base}/{leaf[0].partition('/')[0]}"):
+            if not wanted.segment(leaf[0].partition("/")[0]):
                 continue
             path = leaf_path(leaf)
             if not self.publishes(path):
@@ -148,11 +153,31 @@ class BarrelTopics:
             told = PathMessage(entry.seq, entry.id, entry.rev, path, leaf[2], entered=entry.fresh or path in entered)
             yield Message(f"{self.base}/{path}", _Lazy(told), self._path_qos)
 
-    def _left(self, entry: LogEntry, wants: Wants) -> Iterator[Message]:
+    def _left(self, entry: LogEntry, wanted: Wanted) -> Iterator[Message]:
         for path, value in entry.gone:
-            if wants(f"{self.base}/{path.partition('/')[0]}") and self.publishes(path):
+            if wanted.segment(path.partition("/")[0]) and self.publishes(path):
                 told = PathMessage(entry.seq, entry.id, entry.rev, path, value, removed=True)
                 yield Message(f"{self.base}/{path}", _Lazy(told), self._path_qos)
+
+
+class Wanted(dict[str, bool]):
+    """Which of a barrel's top-level keys somebody may want to hear of: asked once a key, kept for one page."""
+
+    def __init__(self, base: str, wants: Wants) -> None:
+        self._base = base
+        self._wants = wants
+        self._segments: dict[str, bool] = {}
+
+    def __missing__(self, key: str) -> bool:
+        found = self[key] = self.segment(encode_segment(key))
+        return found
+
+    def segment(self, segment: str) -> bool:
+        """As by key, for a key that is encoded already."""
+        found = self._segments.get(segment)
+        if found is None:
+            found = self._segments[segment] = self._wants(f"{self._base}/{segment}")
+        return found
 
 
 class _Lazy:

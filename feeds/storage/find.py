@@ -24,6 +24,7 @@ from feeds.values import after_prefix, encode_value, text_prefix
 
 LIMIT_MAX = 10_000
 _CHUNK = 200
+_SURELY_KEPT = 1 + 97  # bytes of an indexed text: a character that would end behind byte 100 is cut off whole
 _DOC_MAX = (1 << 63) - 1
 _LAST_PLACES = "\U0010ffff"
 
@@ -152,8 +153,11 @@ class Finder:
         if query.prefix is not None:
             prefix = text_prefix(query.prefix)
             return prefix, after_prefix(prefix)
-        low = LOWEST if query.low is msgspec.UNSET else encode_value(query.low)
-        high = HIGHEST if query.high is msgspec.UNSET else encode_value(query.high) + b"\x00"
+        low = LOWEST if query.low is msgspec.UNSET else encode_value(query.low)[:_SURELY_KEPT]
+        high = HIGHEST
+        if query.high is not msgspec.UNSET:
+            high = encode_value(query.high)
+            high = high + b"\x00" if len(high) <= _SURELY_KEPT else after_prefix(high[:_SURELY_KEPT])
         if query.low is not msgspec.UNSET and query.high is msgspec.UNSET:
             high = bytes((low[0] | 0x0F,)) + HIGHEST  # values of the same kind
         elif query.high is not msgspec.UNSET and query.low is msgspec.UNSET:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from feeds.matcher import Matcher
 from feeds.paths import document_paths, id_levels
 from feeds.patterns import Pattern
-from feeds.rows import FeedPage, LogEntry, Row, with_document
+from feeds.rows import FeedPage, LogEntry, Row
 from feeds.storage.database import Database
 from feeds.storage.entries import bounded, log_entry, row_of
 from feeds.storage.queries import Queries
@@ -83,7 +83,7 @@ class Replay:
         self._at = after
         self._docs = docs
         self._bytes_max = doc_bytes_max
-        self._leaves = leaves and after > 0
+        self._leaves = leaves
         self._filter = PathFilter(patterns) if patterns else None
         self._matches: list[tuple[int, int]] | None = None  # (seq, doc), still to come
         self._match_at = 0
@@ -258,29 +258,27 @@ class Replay:
 
     def _add_entry(self, entry: LogEntry, present: Any) -> None:
         assert self._filter is not None
+        gone = self._filter.among([path for path, _ in entry.gone])
         if entry.newest:
             paths = self._filter.matching(entry.id, entry.body, entry.deleted)
-            left = [] if paths else self._filter.among([path for path, _ in entry.gone])
+            if not paths and not gone:
+                return
+            told = entry.row(self._docs, self._bytes_max)
+            told.entered = bool(paths) and not gone and entry.entered.issuperset(paths)
+            size = len(entry.body or b"")
         else:
-            paths = []
-            left = self._filter.among([path for path, _ in entry.gone])
-            if not left or present is None:
+            if not gone or present is None:
                 return
             if self._filter.matching(present[2], present[8], bool(present[5] & DELETED)):
                 return  # it came back, and is told at its newest seq
-        if not paths and not left:
-            return
-        told = entry.row()
-        if self._docs:
-            with_document(told, entry.body, self._bytes_max)
-        told.paths = paths or left
+            # Told where it left, since a cursor may stop short of its newest change, and as it is now.
+            paths = []
+            told = row_of(present, self._docs, self._bytes_max)
+            told.seq = entry.seq
+            size = len(present[8] or b"")
+        told.paths = paths or gone
         told.removed = not paths
-        told.entered = (
-            bool(paths)
-            and entry.entered.issuperset(paths)
-            and not self._filter.among([path for path, _ in entry.gone])
-        )
-        self._ready.append((told, len(entry.body or b"") if self._docs else 0))
+        self._ready.append((told, size if self._docs else 0))
 
     def _present(self, numbers: set[int]) -> dict[int, Any]:
         if not numbers:

@@ -179,7 +179,7 @@ async def test_a_feed_over_plain_http_is_told_how(web: Served) -> None:
 async def test_a_client_that_does_not_read_is_cut_off(web: Served) -> None:
     text = "x" * 100_000
     web.store.barrel("geo").bulk([{"_id": f"big{number}", "text": text} for number in range(150)])
-    async with feed(web, max_queue=1) as socket:
+    async with feed(web, max_queue=1, close_timeout=0.2) as socket:
         await say(socket, run="r", since="first", docs=True, window=1000, bytes=60 << 20)
         await eventually(lambda: streams(web) == 1)
         await eventually(lambda: streams(web) == 0)

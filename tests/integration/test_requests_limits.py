@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from threading import Event
@@ -15,7 +15,8 @@ import pytest
 
 from broker.mqtt.contract import Client, Message
 from broker.requests import RequestLimits, RequestService
-from feeds import Store, StoreSettings
+from broker.requests.lanes import outcomes_of
+from feeds import Outcome, Store, StoreSettings
 from feeds.errors import Forbidden
 
 from .requests_tools import serving, until
@@ -198,9 +199,17 @@ async def test_topics_of_others_and_impossible_ones_are_refused_by_the_service_i
         assert told.bodies()[2]["sha256"] == sha256(b"{").hexdigest()
 
 
-async def test_a_request_that_is_cancelled_leaves_the_writer_and_the_others_alone(
-    tmp_path: Path,
-) -> None:
+async def test_who_waits_for_the_writer_and_is_cancelled_does_not_cancel_the_write() -> None:
+    future: Future[list[Outcome]] = Future()
+    task = asyncio.create_task(outcomes_of(future))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not future.cancelled()
+
+
+async def test_a_request_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None:
     told = Told()
     with Store.open(tmp_path) as store, ThreadPoolExecutor(1) as readers:
         barrel = store.create("geo")

@@ -106,6 +106,13 @@ async def test_what_is_no_message_of_a_stream_is_rejected(service: Service, devi
     assert answer.body["token"] == "t"
 
 
+async def test_a_streams_name_is_one_level(service: Service, device: Device) -> None:
+    answer = await device.asked("stream/geo/a/b", opening())
+    assert (answer.topic, answer.body["error"]) == ("rejected/stream/geo/a/b", "bad_request")
+    device.ask("stream/geo/a%2Fb", opening())
+    assert (await arrays(device, "stream/geo/a%2Fb"))[-1]["end"]["code"] == "done"
+
+
 async def test_a_stream_is_its_clients_own(service: Service, device: Device) -> None:
     other = await service.device("d2")
     device.ask("stream/geo/s", opening(follow=True))

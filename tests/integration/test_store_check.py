@@ -52,8 +52,16 @@ def test_a_sound_store_is_clean_and_what_was_looked_at_is_counted(store: Store, 
 
 DAMAGES: dict[str, tuple[str, str, bool]] = {
     "an index row is missing": ("DELETE FROM paths WHERE doc = 3 LIMIT 1", "lacks", True),
-    "an index row is too many": ("INSERT INTO paths SELECT shape, x'4061', 3, '', 3 FROM paths LIMIT 1", "not give", True),
-    "an index row names nobody": ("INSERT INTO paths SELECT shape, x'4061', 999, '', 3 FROM paths LIMIT 1", "999", True),
+    "an index row is too many": (
+        "INSERT INTO paths SELECT shape, x'4061', 3, '', 3 FROM paths LIMIT 1",
+        "not give",
+        True,
+    ),
+    "an index row names nobody": (
+        "INSERT INTO paths SELECT shape, x'4061', 999, '', 3 FROM paths LIMIT 1",
+        "999",
+        True,
+    ),
     "the index is gone": ("DELETE FROM paths", "lacks", True),
     "an index row came after the head": ("UPDATE paths SET seq = 900 WHERE doc = 10", "after the head", True),
     "a path stands and left": ("INSERT INTO gone SELECT * FROM paths WHERE doc = 10", "told as left", True),
@@ -70,12 +78,20 @@ DAMAGES: dict[str, tuple[str, str, bool]] = {
     "a deletion reads as alive": ("UPDATE docs SET flags = 0 WHERE id = 'd7'", "has the leaves", True),
     "a leaf lost its body": ("UPDATE revs SET body = NULL WHERE doc = 10", "has no body", False),
     "a body is no JSON": ("UPDATE revs SET body = x'7b' WHERE doc = 10", "no JSON object", False),
-    "a body is another": ("UPDATE revs SET body = x'7b7d' WHERE doc = 10 AND generation = 1", "not what was written", False),
+    "a body is another": (
+        "UPDATE revs SET body = x'7b7d' WHERE doc = 10 AND generation = 1",
+        "not what was written",
+        False,
+    ),
     "a document lost its revisions": ("DELETE FROM revs WHERE doc = 10", "no revision", False),
     "revisions lost their document": ("DELETE FROM docs WHERE doc = 10", "which is not there", False),
     "the log has a gap": ("DELETE FROM log WHERE seq = 12", "the log has 30 rows", True),
     "the log lost its end": ("DELETE FROM log WHERE seq > 29", "the log has 29 rows", True),
-    "the log tells another change": ("UPDATE log SET digest = 'zz' WHERE seq = 12", "does not tell the change 12", True),
+    "the log tells another change": (
+        "UPDATE log SET digest = 'zz' WHERE seq = 12",
+        "does not tell the change 12",
+        True,
+    ),
     "the head went back": ("UPDATE barrels SET seq = 20 WHERE name = 'geo'", "beyond its head", True),
     "rows of a barrel that is not there": ("UPDATE log SET barrel = 99 WHERE seq = 31", "barrel number 99", False),
 }
@@ -84,7 +100,9 @@ DAMAGES: dict[str, tuple[str, str, bool]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damage_is_named_and_mended_where_it_can_be(store: Store, geo: Barrel, damage: str) -> None:
     sql, named, mended = DAMAGES[damage]
-    sql = sql.replace("DELETE FROM paths WHERE doc = 3 LIMIT 1", "DELETE FROM paths WHERE doc = 12 AND value = x'4061'")
+    sql = sql.replace(
+        "DELETE FROM paths WHERE doc = 3 LIMIT 1", "DELETE FROM paths WHERE doc = 12 AND value = x'4061'"
+    )
     change(store, sql)
     found = store.check()
     assert any(named in problem for problem in found.problems), found.problems

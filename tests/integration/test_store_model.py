@@ -55,7 +55,7 @@ steps = st.one_of(
     st.tuples(st.just("purge"), ids, numbers),
 )
 histories = st.lists(st.lists(steps, min_size=1, max_size=6), min_size=1, max_size=6)
-quick = settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 names = itertools.count()
 
@@ -151,7 +151,9 @@ def pair(store: Store, history: list[list[tuple[Any, ...]]]) -> Pair:
     return made
 
 
-def drain(barrel: Barrel, after: int, patterns: list[Pattern], page: int = 1000, stop: int = 1 << 62) -> tuple[list[Row], int]:
+def drain(
+    barrel: Barrel, after: int, patterns: list[Pattern], page: int = 1000, stop: int = 1 << 62
+) -> tuple[list[Row], int]:
     """The rows of a replay, maybe only of its first pages, and up to where it looked."""
     replay = barrel.replay(after, patterns, docs=True)
     told: list[Row] = []

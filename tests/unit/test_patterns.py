@@ -27,8 +27,7 @@ def hears(pattern: str, path: str) -> bool:
 def as_regex(pattern: str) -> str:
     """The slow model: a pattern as a regular expression over the path with a `/` before every level."""
     text = "".join(
-        {"/+": "/[^/]*", "/#": "(/.*)?"}.get("/" + level, "/" + re.escape(level))
-        for level in pattern.split("/")
+        {"/+": "/[^/]*", "/#": "(/.*)?"}.get("/" + level, "/" + re.escape(level)) for level in pattern.split("/")
     )
     return text
 

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from feeds.errors import BadRequest
 from feeds.revisions import GENERATION_MAX, Revision, next_revision, revision_digest
 
-names = st.text(
-    st.characters(exclude_characters=",\"'", exclude_categories=["Cc", "Cs", "Z"]), min_size=1
-).filter(lambda text: len(text) <= 128)
+names = st.text(st.characters(exclude_characters=",\"'", exclude_categories=["Cc", "Cs", "Z"]), min_size=1).filter(
+    lambda text: len(text) <= 128
+)
 
 
 @given(st.integers(1, GENERATION_MAX), names)
@@ -41,9 +41,7 @@ def test_what_is_no_revision_is_refused_by_name(text: object) -> None:
 
 
 @given(st.tuples(st.integers(1, 3), names), st.tuples(st.integers(1, 3), names))
-def test_keys_order_by_generation_and_then_by_the_bytes_of_the_digest(
-    a: tuple[int, str], b: tuple[int, str]
-) -> None:
+def test_keys_order_by_generation_and_then_by_the_bytes_of_the_digest(a: tuple[int, str], b: tuple[int, str]) -> None:
     def in_bytes(revision: Revision) -> tuple[int, bytes]:
         return revision.generation, revision.digest.encode()
 
@@ -54,9 +52,7 @@ def test_keys_order_by_generation_and_then_by_the_bytes_of_the_digest(
 def test_the_digest_of_known_edits_never_changes() -> None:
     """Replicas of different versions must agree: these values are part of the format."""
     first = revision_digest(False, None, b'{"a":1}')
-    second = revision_digest(
-        True, "1-" + first, b"{}", [("b.txt", "text/plain", "0" * 64), ("a", "x/y", "1" * 64)]
-    )
+    second = revision_digest(True, "1-" + first, b"{}", [("b.txt", "text/plain", "0" * 64), ("a", "x/y", "1" * 64)])
     assert (first, second) == ("359458858e78dd42b9f05f4e52d21ea6", "43fed44c54efaf159e7836a1fb132973")
 
 
@@ -88,9 +84,7 @@ def test_what_could_run_together_is_kept_apart() -> None:
 
 def test_attachments_count_whatever_order_they_are_listed_in() -> None:
     one, other = ("a", "text/plain", "0" * 64), ("b", "text/plain", "1" * 64)
-    assert revision_digest(False, None, b"{}", [one, other]) == revision_digest(
-        False, None, b"{}", [other, one]
-    )
+    assert revision_digest(False, None, b"{}", [one, other]) == revision_digest(False, None, b"{}", [other, one])
 
 
 def test_the_next_revision_is_one_generation_on_and_names_its_parent() -> None:

@@ -55,9 +55,7 @@ def tellings(draw: st.DrawFn) -> list[Telling]:
         generation = 1 if parent is None else world[parent][0].generation + 1
         digest = draw(st.sampled_from("abé")) + str(at)
         world.append((Revision(generation, digest), parent, draw(st.booleans())))
-    picks = draw(
-        st.lists(st.tuples(st.integers(0, len(world) - 1), st.integers(1, 9)), min_size=1, max_size=8)
-    )
+    picks = draw(st.lists(st.tuples(st.integers(0, len(world) - 1), st.integers(1, 9)), min_size=1, max_size=8))
     return [told(world, at, depth) for at, depth in picks]
 
 
@@ -67,10 +65,7 @@ def contradictions(draw: st.DrawFn) -> list[Telling]:
     generations = draw(st.lists(st.tuples(st.integers(1, 4), st.integers(1, 4)), min_size=1, max_size=6))
     return [
         (
-            tuple(
-                Revision(generation - up, draw(st.sampled_from("ab")))
-                for up in range(min(generation, length))
-            ),
+            tuple(Revision(generation - up, draw(st.sampled_from("ab"))) for up in range(min(generation, length))),
             False,
         )
         for generation, length in generations
@@ -94,9 +89,7 @@ def model_tree(told: Sequence[Telling]) -> dict[Key, Node]:
         for key in keys
     }
     bodies = {key: [deleted for path, deleted in told if path[0].key == key] for key in keys}
-    return {
-        key: Node(*key, max(parents[key], default=None), any(bodies[key]), not bodies[key]) for key in keys
-    }
+    return {key: Node(*key, max(parents[key], default=None), any(bodies[key]), not bodies[key]) for key in keys}
 
 
 def model_leaves(tree: Tree) -> set[Key]:
@@ -166,9 +159,7 @@ def test_merging_is_grafting_what_the_other_was_told(told: list[Telling], cut: i
 
 @given(tellings() | contradictions(), st.data())
 def test_order_of_merging_does_not_matter(told: list[Telling], data: st.DataObject) -> None:
-    a, b, c = (
-        grown(data.draw(st.lists(st.sampled_from(told), max_size=4), label=name)) for name in ("a", "b", "c")
-    )
+    a, b, c = (grown(data.draw(st.lists(st.sampled_from(told), max_size=4), label=name)) for name in ("a", "b", "c"))
     assert merge(a, b) == merge(b, a)
     assert merge(merge(a, b), c) == merge(a, merge(b, c))
 
@@ -219,9 +210,7 @@ def test_the_histories_of_its_revisions_rebuild_a_tree(told: list[Telling]) -> N
 def test_the_histories_of_its_leaves_rebuild_the_shape_and_the_winner(told: list[Telling]) -> None:
     tree = grown(told)
     rebuilt = grown((history(tree, leaf.revision), leaf.deleted) for leaf in leaves(tree))
-    assert {key: node.parent for key, node in rebuilt.items()} == {
-        key: node.parent for key, node in tree.items()
-    }
+    assert {key: node.parent for key, node in rebuilt.items()} == {key: node.parent for key, node in tree.items()}
     assert set(leaves(rebuilt)) == set(leaves(tree))
 
 
@@ -268,9 +257,7 @@ def test_stemming_twice_changes_nothing(told: list[Telling], revs_limit: int) ->
 
 
 @given(tellings(), limits)
-def test_a_stemmed_tree_that_hears_everything_again_is_whole_again(
-    told: list[Telling], revs_limit: int
-) -> None:
+def test_a_stemmed_tree_that_hears_everything_again_is_whole_again(told: list[Telling], revs_limit: int) -> None:
     tree = grown(told)
     stemmed, _ = stem(tree, revs_limit)
     assert merge(stemmed, tree) == tree
@@ -286,9 +273,7 @@ def test_stemming_before_a_merge_loses_no_leaf(told: list[Telling], cut: int, re
 
 
 @given(tellings(), tellings())
-def test_missing_is_what_the_other_has_and_this_tree_has_not(
-    mine: list[Telling], other: list[Telling]
-) -> None:
+def test_missing_is_what_the_other_has_and_this_tree_has_not(mine: list[Telling], other: list[Telling]) -> None:
     tree = grown(mine)
     asked = [path[0] for path, _ in other]
     lacking = missing(tree, asked)

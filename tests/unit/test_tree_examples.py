@@ -207,9 +207,7 @@ def test_revisions_of_a_document_are_read_as_a_path() -> None:
     assert lineage(3, ["c", "b"]) == path("3-c", "2-b")
 
 
-@pytest.mark.parametrize(
-    ("start", "digests"), [(3, []), (1, ["b", "a"]), (0, ["a"]), (2, ["b", "a b"]), (-1, [])]
-)
+@pytest.mark.parametrize(("start", "digests"), [(3, []), (1, ["b", "a"]), (0, ["a"]), (2, ["b", "a b"]), (-1, [])])
 def test_revisions_that_tell_no_path_are_refused(start: int, digests: list[str]) -> None:
     with pytest.raises(BadRequest):
         lineage(start, digests)

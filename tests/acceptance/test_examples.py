@@ -1,0 +1,223 @@
+"""What the docs show is what happens: their commands are run, and their output is compared; the examples as well.
+
+In a page, an HTML comment before a block says what is done with it: `run` runs it and compares the output that
+stands under each command; `run: NAME` starts it in a terminal of its own; `shown: NAME` is what that terminal has
+to show by then. In expected output `…` stands for anything, also for whole lines.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from running import ROOT, SHARED, Running, clean_environment, until
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"<!-- (run|shown)(?:: ([\w -]+))? -->\n+```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+
+SAME = (
+    (re.compile(r'"epoch":"[0-9a-f]{8}"'), '"epoch":"E"'),
+    (re.compile(r"\b(\d+)-[0-9a-f]{8}\b"), r"\1-E"),
+    (re.compile(r"in [\d.,]+ s \([\d,]+/s\)"), "in S s (R/s)"),
+    (re.compile(r'"(seconds|rate)":[\d.]+'), r'"\1":R'),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d.]*(Z|\+00:00)"), "T"),
+    (re.compile(r'("store":)"[0-9a-f]{32}"'), r'\1"S"'),
+    (re.compile(r"\b[0-9a-f]{32}(?=\.db)"), "U"),
+)
+"""What differs from run to run: epochs, times, rates, the store's id."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A block of a page that is run or compared."""
+
+    what: str
+    terminal: str | None
+    language: str
+    text: str
+
+
+def blocks(page: Path) -> list[Block]:
+    """Those blocks of a page that a comment marks."""
+    return [Block(*found.groups()) for found in BLOCK.finditer(page.read_text())]
+
+
+def steps(text: str) -> Iterator[tuple[str, str]]:
+    """The commands of a console block, each with the output that stands under it."""
+    for part in re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]:
+        lines = part.splitlines()
+        length = 1
+        while lines[length - 1].endswith("\\"):
+            length += 1
+        yield "\n".join(lines[:length]), "\n".join(lines[length:])
+
+
+def same(text: str) -> str:
+    """Output without what differs from run to run, blank lines and trailing spaces."""
+    for pattern, to in SAME:
+        text = pattern.sub(to, text)
+    return "".join(f"{line.rstrip()}\n" for line in text.splitlines() if line.strip())
+
+
+def agrees(expected: str, output: str) -> bool:
+    """Whether the output is what the page shows."""
+    lines = []
+    for line in same(expected).splitlines():
+        if line.strip() == "…":
+            lines.append(r"(?:[^\n]*\n)*")
+        else:
+            lines.append("[^\n]*".join(map(re.escape, line.split("…"))) + "\n")
+    return re.fullmatch("".join(lines), same(output)) is not None
+
+
+class Terminal:
+    """A command on a terminal, and what it has shown there."""
+
+    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+        self._shown = b""
+        self._errors = b""
+        screen, inside = pty.openpty()
+        self.process = subprocess.Popen(
+            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=inside, stderr=subprocess.PIPE
+        )
+        os.close(inside)
+        self._readers = [threading.Thread(target=read, args=(screen,)) for read in (self._read, self._read_errors)]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, screen: int) -> None:
+        with open(screen, "rb", buffering=0) as file:
+            while True:
+                try:
+                    data = file.read(1 << 16)
+                except OSError:  # what Linux gives once nobody holds the terminal any more
+                    return
+                if not data:
+                    return
+                self._shown += data
+
+    def _read_errors(self, _screen: int) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._errors += line
+
+    @property
+    def output(self) -> str:
+        """Standard output, then standard error."""
+        return (self._shown + self._errors).decode().replace("\r\n", "\n")
+
+    def wait(self) -> str:
+        """What it has shown when it has ended."""
+        self.process.wait(60)
+        for reader in self._readers:
+            reader.join(10)
+        return self.output
+
+    def close(self) -> None:
+        """End it, if it has not ended by itself."""
+        if self.process.poll() is None:
+            self.process.terminate()
+        self.wait()
+        assert self.process.stderr is not None
+        self.process.stderr.close()
+
+
+class Desk:
+    """Someone who follows a page: a folder with the examples, a service, and terminals."""
+
+    def __init__(self, spile: Running, folder: Path) -> None:
+        self.spile = spile
+        self.folder = folder
+        folder.mkdir()
+        (folder / "examples").symlink_to(ROOT / "examples")
+        if (SHARED / "countries.json").exists():
+            (folder / "countries.json").symlink_to(SHARED / "countries.json")
+        self.terminals: dict[str, Terminal] = {}
+        self.environment = clean_environment(
+            SPILE_URL=spile.url,
+            PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            COLUMNS="100",
+            LINES="40",
+            TERM="dumb",
+            PYTHONUNBUFFERED="1",
+        )
+
+    def here(self, text: str) -> str:
+        """A page's command, for the ports of this service."""
+        text = text.replace("http://127.0.0.1:8000", self.spile.url).replace(
+            "mqtt://127.0.0.1:1883", f"mqtt://127.0.0.1:{self.spile.mqtt_port}"
+        )
+        return re.sub(r"\bmosquitto_(sub|pub|rr)\b", rf"mosquitto_\1 -p {self.spile.mqtt_port}", text)
+
+    def open(self, block: Block) -> Terminal:
+        """A terminal in which the block runs."""
+        text = self.here(block.text)
+        if block.language == "python":
+            return Terminal([sys.executable, "-c", text], self.folder, self.environment)
+        (command,) = (command for command, _ in steps(text))
+        return Terminal(["bash", "-c", f"exec {command}"], self.folder, self.environment)
+
+    def run(self, command: str) -> str:
+        """What a command shows."""
+        terminal = Terminal(["bash", "-c", self.here(command)], self.folder, self.environment)
+        try:
+            return self.as_told(terminal.wait())
+        finally:
+            terminal.close()
+
+    def as_told(self, output: str) -> str:
+        """Output with the ports that the pages have."""
+        return output.replace(self.spile.url, "http://127.0.0.1:8000").replace(f":{self.spile.mqtt_port}", ":1883")
+
+    def listening(self) -> int:
+        """How many MQTT subscriptions and live feeds the service has."""
+        figures = self.spile.http.get("/metrics").text
+        found = re.findall(
+            r'^(?:spile_mqtt_subscriptions|spile_http_depth\{name="http_live_feeds"\}) (\S+)', figures, re.MULTILINE
+        )
+        return sum(int(float(each)) for each in found)
+
+    def follow(self, block: Block) -> None:
+        """Do what the page says at this block, and check what it shows."""
+        if block.what == "shown":
+            terminal = self.terminals[block.terminal or ""]
+            try:
+                until(lambda: agrees(block.text, self.as_told(terminal.output)), "the output that is shown", 20)
+            except AssertionError:
+                assert self.as_told(terminal.output) == block.text
+        elif block.terminal is None:
+            for command, expected in steps(block.text):
+                output = self.run(command)
+                assert agrees(expected, output), f"$ {command}\n{output}\n--- but the page shows\n{expected}"
+        else:
+            before = self.listening()
+            terminal = self.terminals[block.terminal] = self.open(block)
+            until(
+                lambda: terminal.process.poll() is not None or self.listening() > before,
+                f"{block.terminal} to listen",
+            )
+
+    def close(self) -> None:
+        """Close every terminal."""
+        for terminal in self.terminals.values():
+            terminal.close()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+def test_what_a_page_shows_is_what_happens(page: Path, spile: Running, tmp_path: Path) -> None:
+    if "countries.json" in page.read_text() and not (SHARED / "countries.json").exists():
+        pytest.skip("the page uses countries.json, which is not beside this checkout")
+    desk = Desk(spile, tmp_path / "desk")
+    try:
+        for block in blocks(page):
+            desk.follow(block)
+    finally:
+        desk.close()

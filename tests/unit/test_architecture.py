@@ -1,0 +1,105 @@
+"""The house: feeds <- listeners <- broker, no network in feeds, and files of a size to be read."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ["feeds", "listeners", "broker"]
+NETWORK = {
+    "socket",
+    "ssl",
+    "asyncio",
+    "selectors",
+    "paho",
+    "amqtt",
+    "starlette",
+    "uvicorn",
+    "httpx",
+    "websockets",
+    "urllib3",
+}
+WEB = {"paho", "amqtt", "starlette", "uvicorn"}
+LINES_MAX = 400
+
+
+def modules(package: str) -> list[Path]:
+    found = sorted((ROOT / package).rglob("*.py"))
+    assert found, f"there is no package {package}"
+    return found
+
+
+def imported(path: Path) -> Iterator[str]:
+    """The modules that a file imports anywhere, written out in full."""
+    for node in ast.walk(ast.parse(path.read_text(), str(path))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                here = path.relative_to(ROOT).parts[: -node.level]
+                yield ".".join((*here, node.module or ""))
+            else:
+                yield node.module or ""
+
+
+def importing(package: str, forbidden: set[str]) -> list[str]:
+    """Each import of something forbidden, as `file: module`."""
+    return [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in modules(package)
+        for name in imported(path)
+        if name.partition(".")[0] in forbidden
+    ]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_imports_only_what_stands_left_of_it(package: str) -> None:
+    right = set(PACKAGES[PACKAGES.index(package) + 1 :])
+    assert importing(package, right) == []
+
+
+def test_documents_need_no_network() -> None:
+    assert importing("feeds", NETWORK) == []
+
+
+def test_listeners_know_no_server() -> None:
+    assert importing("listeners", WEB - {"paho"}) == []
+
+
+def test_the_imports_of_a_file_are_seen(tmp_path: Path) -> None:
+    inside = ROOT / "feeds" / "storage" / "imaginary.py"
+    path = tmp_path / "module.py"
+    path.write_text("import a.b\nfrom c.d import e\ndef f():\n    import g as h\n")
+    assert list(imported(path)) == ["a.b", "c.d", "g"]
+    assert inside.relative_to(ROOT).parts[:-1] == ("feeds", "storage")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_no_module_is_named_like_one_of_the_standard_library(package: str) -> None:
+    names = {path: path.parent.name if path.name == "__init__.py" else path.stem for path in modules(package)}
+    clashes = [str(path.relative_to(ROOT)) for path, name in names.items() if path.stem in sys.stdlib_module_names]
+    top = [str(path.relative_to(ROOT)) for path in modules(package) if path.stem == "utils"]
+    assert clashes == []
+    assert top == []
+
+
+def test_files_are_of_a_size_to_be_read() -> None:
+    lines = {path: len(path.read_text().splitlines()) for package in PACKAGES for path in modules(package)}
+    long = {str(path.relative_to(ROOT)): count for path, count in lines.items() if count > LINES_MAX}
+    assert long == {}
+    assert median(count for path, count in lines.items() if path.name != "__init__.py") <= 150
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_module_says_what_it_holds(package: str) -> None:
+    silent = []
+    for path in modules(package):
+        if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text())):
+            silent.append(str(path.relative_to(ROOT)))
+    assert silent == []
