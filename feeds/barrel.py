@@ -227,11 +227,11 @@ class Barrel:
         the head, or (with patterns, since leaves are forgotten) older than what is kept."""
         head, forgotten, epoch, _ = self._head()
         if isinstance(since, Mark):
-            return Start(0 if since is FIRST else head, False)
+            return Start(0 if since is FIRST else head, False, since is not FIRST)
         strange = since.epoch is not None and since.epoch != epoch
         if strange or since.seq > head or (patterns and since.seq < forgotten):
-            return Start(0, True)
-        return Start(since.seq, False)
+            return Start(0, True, False)
+        return Start(since.seq, False, True)
 
     def replay(
         self,
@@ -282,7 +282,7 @@ class Barrel:
             raise EpochChanged(f"The position {since} is not one of {self.name!r} any more", epoch=self.epoch)
         if descending:
             return self._changes_back(start.after, limit, patterns, docs)
-        replay = self.replay(start.after, patterns, docs=docs, leaves=since is not FIRST)
+        replay = self.replay(start.after, patterns, docs=docs, leaves=start.leaves)
         rows: list[Row] = []
         at = start.after
         left = limit if limit is not None else 1 << 62

@@ -194,10 +194,13 @@ class ChangesPage:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a reader begins: after this seq, and whether it has to be sent a snapshot."""
+    """Where a reader begins."""
 
     after: int
     snapshot: bool
+    """It has to be sent everything there is, since its position does not hold any more."""
+    leaves: bool
+    """It may know documents from before, so that it has to be told of those that left."""
 
 
 class Found(msgspec.Struct, omit_defaults=True):

@@ -130,7 +130,7 @@ class DirectBackend:
         if start.snapshot:
             raise EpochChanged(f"the position {query.since} is not one of {barrel} any more")
         left = limit if limit is not None else SEQ_MAX
-        with closing(held.replay(start.after, patterns, docs=query.docs)) as replay:
+        with closing(held.replay(start.after, patterns, docs=query.docs, leaves=start.leaves)) as replay:
             caught_up = replay.upto <= start.after
             while left and not caught_up:
                 page = replay.next(min(left, PAGE_ROWS), PAGE_BYTES)

@@ -153,7 +153,7 @@ def _open(barrel: Barrel, asked: FeedOptions) -> Replay:
     start = barrel.resolve(asked.since, patterns=bool(asked.patterns))
     if start.snapshot:
         raise EpochChanged(f"There is no going on from {asked.since} in {barrel.name}.", epoch=barrel.epoch)
-    return barrel.replay(start.after, asked.patterns, docs=asked.docs)
+    return barrel.replay(start.after, asked.patterns, docs=asked.docs, leaves=start.leaves)
 
 
 def _start(barrel: Barrel, asked: FeedOptions) -> Position:

@@ -16,7 +16,7 @@ import msgspec
 from feeds.barrel import Barrel
 from feeds.errors import BadRequest, SpileError, Unavailable
 from feeds.patterns import parse_patterns
-from feeds.positions import FIRST, Position, parse_since
+from feeds.positions import Position, parse_since
 from feeds.rows import Start
 from feeds.storage.replay import Replay
 from listeners.cursors import Cursors
@@ -173,7 +173,7 @@ class Feeder:
             if self.opened.name is not None:
                 since = around.cursors.read(barrel, self.opened.name) or since
             start = barrel.resolve(since, patterns=bool(interest.patterns))
-            return barrel, start, since is not FIRST and not start.snapshot
+            return barrel, start, start.leaves
 
         barrel, start, self._leaves = await around.in_thread(look)
         self._barrel = barrel

@@ -73,20 +73,15 @@ def test_listeners_know_no_server() -> None:
 
 
 def test_the_imports_of_a_file_are_seen(tmp_path: Path) -> None:
-    inside = ROOT / "feeds" / "storage" / "imaginary.py"
     path = tmp_path / "module.py"
     path.write_text("import a.b\nfrom c.d import e\ndef f():\n    import g as h\n")
-    assert list(imported(path)) == ["a.b", "c.d", "g"]
-    assert inside.relative_to(ROOT).parts[:-1] == ("feeds", "storage")
+    assert sorted(imported(path)) == ["a.b", "c.d", "g"]
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_no_module_is_named_like_one_of_the_standard_library(package: str) -> None:
-    names = {path: path.parent.name if path.name == "__init__.py" else path.stem for path in modules(package)}
-    clashes = [str(path.relative_to(ROOT)) for path, name in names.items() if path.stem in sys.stdlib_module_names]
-    top = [str(path.relative_to(ROOT)) for path in modules(package) if path.stem == "utils"]
-    assert clashes == []
-    assert top == []
+    avoided = {*sys.stdlib_module_names, "utils", "helpers", "common"}
+    assert [str(path.relative_to(ROOT)) for path in modules(package) if path.stem in avoided] == []
 
 
 def test_files_are_of_a_size_to_be_read() -> None:

@@ -1,0 +1,133 @@
+"""What reading and writing cost, counted in steps of SQLite's machine and in rows, never in time."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from store_tools import count
+
+from feeds import Barrel, Store, parse_patterns
+from feeds.storage import replay as replaying
+
+DOCUMENTS = 4_000
+EVERY = 10  # steps between two calls of SQLite's progress handler
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    with Store.open(tmp_path_factory.mktemp("costs")) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def geo(store: Store) -> Barrel:
+    """4,000 documents in 40 regions, 10 of them in `rare`; then each is updated without moving."""
+    barrel = store.create("geo")
+    for begin in range(0, DOCUMENTS, 1_000):
+        numbers = range(begin, begin + 1_000)
+        barrel.bulk([{"_id": f"d{n}", "region": f"r{n % 40}", "rare": n % 400 == 0, "n": n} for n in numbers])
+    return barrel
+
+
+@contextmanager
+def steps(store: Store) -> Iterator[Callable[[], int]]:
+    """How many steps all readers' statements took so far inside the block."""
+    taken = 0
+
+    def step() -> int:
+        nonlocal taken
+        taken += EVERY
+        return 0
+
+    with store.database.reading() as connection:
+        driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    assert len(store.database._idle) == 1  # so that every read inside the block uses this connection
+    driver.set_progress_handler(step, EVERY)
+    try:
+        yield lambda: taken
+    finally:
+        driver.set_progress_handler(None, 0)
+
+
+def cost(store: Store, call: Callable[[], Any]) -> int:
+    with steps(store) as taken:
+        call()
+        return taken()
+
+
+def replayed(barrel: Barrel, after: int, *patterns: str) -> list[str]:
+    replay = barrel.replay(after, parse_patterns(patterns))
+    told: list[str] = []
+    while True:
+        page = replay.next(1_000)
+        told += [row.id for row in page.rows]
+        if page.caught_up:
+            return told
+
+
+def test_a_replay_by_pattern_costs_its_matches_and_not_the_barrel(store: Store, geo: Barrel) -> None:
+    everything = cost(store, lambda: replayed(geo, 0))
+    rare = cost(store, lambda: replayed(geo, 0, "rare/true"))
+    region = cost(store, lambda: replayed(geo, 0, "region/r7"))
+    assert len(replayed(geo, 0, "rare/true")) == 10
+    assert len(replayed(geo, 0, "region/r7")) == 100
+    assert rare < 10 * 150
+    assert region < 100 * 100
+    assert everything > DOCUMENTS * 5
+    assert rare < everything / 20
+
+
+def test_a_replay_from_near_the_head_costs_what_changed_since(store: Store, geo: Barrel) -> None:
+    head = geo.head()
+    assert cost(store, lambda: replayed(geo, head - 5)) < 1_000
+    assert cost(store, lambda: replayed(geo, head - 5, "n/#")) < 2_000
+    assert cost(store, lambda: replayed(geo, head - 5, "+/#")) < 2_000
+    assert cost(store, lambda: geo.tail(head - 5)) < 1_000
+
+
+def test_a_search_costs_its_page(store: Store, geo: Barrel) -> None:
+    page = geo.find("n", order="value", limit=10)
+    assert cost(store, lambda: geo.find("n", order="value", limit=10)) < 2_000
+    assert cost(store, lambda: geo.find("n", order="value", limit=10, after=page.next)) < 2_000
+    assert cost(store, lambda: geo.find("n", from_=2_000, limit=10, descending=True)) < 2_000
+    assert cost(store, lambda: geo.find("region/r7", limit=10)) < 2_500
+
+
+def test_reading_a_document_costs_no_scan(store: Store, geo: Barrel) -> None:
+    assert cost(store, lambda: geo.get("d1234")) < 300
+    assert cost(store, lambda: geo.get_many([(f"d{n}", None) for n in range(100)])) < 100 * 100
+    assert cost(store, lambda: geo.revs_diff({"d1234": ["9-x"]})) < 500
+    assert cost(store, geo.info) < 200
+
+
+def test_a_replay_that_the_index_cannot_answer_cheaply_reads_the_log(
+    store: Store, geo: Barrel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = geo.head()
+    monkeypatch.setattr(replaying, "MATCHES_MAX", 50)
+    assert len(replayed(geo, head - 500, "region/#")) == 500
+    assert cost(store, lambda: replayed(geo, head - 500, "region/#")) < 500 * 150
+
+
+def test_a_document_updated_2000_times_costs_as_much_as_at_first(store: Store) -> None:
+    often = store.create("often", {"revs_limit": 50})
+    for number in range(100):
+        often.put({"n": number, "same": 1}, id="x", update=True)
+    early = (cost(store, lambda: often.get("x")), cost(store, lambda: often.get("x", history=True)))
+    kept = (count(store, "revs") - DOCUMENTS, count(store, "paths") - 3 * DOCUMENTS)
+    for begin in range(0, 1_900, 100):
+        often.bulk([{"_id": "x", "n": begin + step, "same": 1} for step in range(100)], update=True)
+    for number in range(64):
+        often.put({"n": number, "same": 1}, id="x", update=True)
+    assert (cost(store, lambda: often.get("x")), cost(store, lambda: often.get("x", history=True))) <= early
+    assert (count(store, "revs") - DOCUMENTS, count(store, "paths") - 3 * DOCUMENTS) == kept
+    assert cost(store, lambda: replayed(often, 0, "same/1")) < 500
