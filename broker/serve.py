@@ -105,8 +105,9 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
             streams,
             answer,
             readers,
-            RequestLimits(answer_bytes_max=settings.publish_bytes_max),
+            RequestLimits(answer_bytes_max=settings.publish_bytes_max, publish_bytes_max=settings.publish_bytes_max),
         )
+        stack.callback(requests.close)
         mqtt = EmbeddedBroker(
             host=settings.mqtt.host,
             port=settings.mqtt.port,

@@ -203,7 +203,7 @@ DOCUMENT_IN: Final = _object(
         "_history": {},
     },
     about="A JSON object; keys that begin with `_` are reserved, all others are the user's.",
-) | {"patternProperties": {"^[^_]": True}}
+) | {"patternProperties": {"^(?!_)": True}}
 LOCAL_IN: Final = DOCUMENT_IN | {"properties": {"_id": _TEXT, "_rev": _TEXT, "_deleted": _FLAG}}
 BULK_IN: Final = _object("docs", {"docs": _list({"type": "object"}), "new_edits": _FLAG, "update": _FLAG})
 READ_IN: Final = _object(
@@ -214,7 +214,7 @@ READ_IN: Final = _object(
 PATCH_IN: Final = {
     "type": "object",
     "description": "A JSON merge patch (RFC 7396).",
-    "patternProperties": {"^[^_]": True},
+    "patternProperties": {"^(?!_)": True},
     "additionalProperties": False,
 }
 REVS_IN: Final = {

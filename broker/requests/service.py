@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from typing import Any
 
-from broker.http.admission import Limit
 from broker.mqtt.contract import Client, Message
+from broker.regulation import Limit
 from broker.requests.answers import rejected
 from broker.requests.bodies import recognition
 from broker.requests.calls import Calls

@@ -88,6 +88,7 @@ class Replay:
         self._matches: list[tuple[int, int]] | None = None  # (seq, doc), still to come
         self._match_at = 0
         self._stood: set[int] = set()  # documents that matched already at `after`
+        self._came: set[int] = set()  # in a replay by log: those that did not, and are to be told at a later row
         self._ready: list[tuple[Row, int]] = []  # rows read but not told yet, with their sizes
         self._ready_at = 0
         self._read_upto = after
@@ -253,20 +254,24 @@ class Replay:
         entries = [(entry, row) for row in rows if (entry := log_entry(row)) is not None and not entry.purged]
         present = self._present({row[11] for entry, row in entries if not entry.newest})
         for entry, row in entries:
-            self._add_entry(entry, present.get(row[11]))
+            self._add_entry(entry, row[11], present.get(row[11]))
         self._read_upto = rows[-1][0] if more else self.upto
 
-    def _add_entry(self, entry: LogEntry, present: Any) -> None:
+    def _add_entry(self, entry: LogEntry, doc: int, present: Any) -> None:
         assert self._filter is not None
         gone = self._filter.among([path for path, _ in entry.gone])
         if entry.newest:
+            stood = self._stood_before(entry, doc, gone)
+            self._stood.discard(doc)
+            self._came.discard(doc)
             paths = self._filter.matching(entry.id, entry.body, entry.deleted)
             if not paths and not gone:
                 return
             told = entry.row(self._docs, self._bytes_max)
-            told.entered = bool(paths) and not gone and entry.entered.issuperset(paths)
+            told.entered = bool(paths) and not stood
             size = len(entry.body or b"")
         else:
+            (self._stood if self._stood_before(entry, doc, gone) else self._came).add(doc)
             if not gone or present is None:
                 return
             if self._filter.matching(present[2], present[8], bool(present[5] & DELETED)):
@@ -279,6 +284,18 @@ class Replay:
         told.paths = paths or gone
         told.removed = not paths
         self._ready.append((told, size if self._docs else 0))
+
+    def _stood_before(self, entry: LogEntry, doc: int, gone: list[str]) -> bool:
+        """Whether the document matched at the position that the replay began at: its first entry since tells."""
+        assert self._filter is not None
+        if doc in self._stood or doc in self._came:
+            return doc in self._stood
+        if gone or (entry.body is None and not entry.fresh):
+            return True
+        old = set(self._filter.matching(entry.id, entry.body, entry.deleted)) - entry.entered
+        if entry.seq == doc:  # a document's number is the seq of its first change
+            old.discard("_id/" + id_levels(entry.id))
+        return bool(old)
 
     def _present(self, numbers: set[int]) -> dict[int, Any]:
         if not numbers:

@@ -29,7 +29,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture(scope="module")
 def geo(store: Store) -> Barrel:
-    """4,000 documents in 40 regions, 10 of them in `rare`; then each is updated without moving."""
+    """4,000 documents in 40 regions, 10 of them rare."""
     barrel = store.create("geo")
     for begin in range(0, DOCUMENTS, 1_000):
         numbers = range(begin, begin + 1_000)
@@ -122,12 +122,13 @@ def test_a_document_updated_2000_times_costs_as_much_as_at_first(store: Store) -
     often = store.create("often", {"revs_limit": 50})
     for number in range(100):
         often.put({"n": number, "same": 1}, id="x", update=True)
-    early = (cost(store, lambda: often.get("x")), cost(store, lambda: often.get("x", history=True)))
+    early = [cost(store, lambda: often.get("x")), cost(store, lambda: often.get("x", history=True))]
     kept = (count(store, "revs") - DOCUMENTS, count(store, "paths") - 3 * DOCUMENTS)
     for begin in range(0, 1_900, 100):
         often.bulk([{"_id": "x", "n": begin + step, "same": 1} for step in range(100)], update=True)
     for number in range(64):
         often.put({"n": number, "same": 1}, id="x", update=True)
-    assert (cost(store, lambda: often.get("x")), cost(store, lambda: often.get("x", history=True))) <= early
+    assert cost(store, lambda: often.get("x")) <= early[0] + 2 * EVERY
+    assert cost(store, lambda: often.get("x", history=True)) <= early[1] + 2 * EVERY
     assert (count(store, "revs") - DOCUMENTS, count(store, "paths") - 3 * DOCUMENTS) == kept
     assert cost(store, lambda: replayed(often, 0, "same/1")) < 500

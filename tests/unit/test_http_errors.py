@@ -9,10 +9,10 @@ import pytest
 
 import feeds
 import listeners
-from broker.http.admission import Limit
 from broker.http.answers import etag, revisions_in
 from broker.http.errors import STATUS, MethodNotAllowed, error_answer
 from broker.http.origin import check_host, check_origin
+from broker.regulation import Limit
 from feeds.errors import Conflict, Forbidden, Missing, Overloaded, SpileError
 
 
