@@ -1,47 +1,46 @@
 """What HTTP costs: single writes and reads over 32 connections, bulk writes, and reading the changes.
 
-The service runs in a process of its own on a store in a new directory; the client speaks over raw sockets, so that
-it costs little itself. Prints one JSON object: the machine, and the median of several runs of everything.
-
-    python benchmarks/http_requests.py [--seconds 3] [--runs 3] [--connections 32]
+The service is a process of its own on a new store; the client speaks over raw sockets, and so costs little itself.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import json
-import os
-import platform
+import random
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from pathlib import Path
 from typing import cast
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+import httpx
+import msgspec
+import uvloop
+
+from benchmarks import measuring
+from benchmarks.measuring import arguments, report
+from benchmarks.service import RunningService, service
 
 BULK_DOCS = 500
 CHANGES_DOCS = 100_000
+FILL = 1_000
+
+ASKED = {
+    "put_1_connection": 800,
+    "put": 2_600,
+    "bulk_docs_per_s": 10_000,
+    "changes": 80_000,
+}
+
+_chance = random.Random(1)
 
 
 def document(number: int) -> bytes:
-    """About 200 bytes with eight leaves, like a sensor's reading."""
-    reading = {
-        "sensor": f"s-{number % 500}",
-        "kind": "temperature",
-        "place": {"site": f"site-{number % 20}", "room": number % 100},
-        "value": number * 0.25,
-        "unit": "C",
-        "ok": True,
-        "note": "x" * 60,
-    }
-    return json.dumps(reading, separators=(",", ":")).encode()
+    """About 200 bytes with eight leaves; the service makes the id."""
+    made = measuring.document(number, _chance)
+    del made["_id"]
+    return msgspec.json.encode(made)
 
 
 class Client(asyncio.Protocol):
@@ -126,15 +125,19 @@ async def read_all(port: int, path: str) -> tuple[float, int]:
 
 async def measure(port: int, connections: int, seconds: float, runs: int) -> dict[str, object]:
     """Every figure, as the median of its runs."""
-    results: dict[str, object] = {}
+    results: dict[str, object] = {"connections": connections}
 
     async def several(name: str, make: Callable[[int, int], Iterator[bytes]], connections: int) -> None:
         figures = [await load(port, connections, seconds, partial(make, run)) for run in range(runs)]
-        results[name] = {key: round(statistics.median(figure[key] for figure in figures), 2) for key in figures[0]}
+        results[name] = {key: round(statistics.median(each[key] for each in figures), 2) for key in figures[0]}
 
     def puts(run: int, client: int) -> Iterator[bytes]:
         for number in range(1 << 30):
             yield request("PUT", f"/barrels/bench/docs/{run}-{client}-{number}", document(number))
+
+    def alone(run: int, client: int) -> Iterator[bytes]:
+        for number in range(1 << 30):
+            yield request("PUT", f"/barrels/bench/docs/alone-{run}-{number}", document(number))
 
     def gets(run: int, client: int) -> Iterator[bytes]:
         for number in range(1 << 30):
@@ -150,9 +153,11 @@ async def measure(port: int, connections: int, seconds: float, runs: int) -> dic
             yield request("GET", "/")
 
     await several("welcome", nothing, connections)
-    await several("put_new", puts, connections)
+    await several("put", puts, connections)
     await several("get", gets, connections)
-    await several("bulk_500", bulks, 4)
+    await several("put_1_connection", alone, 1)
+    await several("bulk_500", bulks, 1)
+    results["bulk_docs_per_s"] = BULK_DOCS * cast(dict[str, float], results["bulk_500"])["per_s"]
     for name, query in (
         ("changes", "docs=false"),
         ("changes_with_docs", "docs=true"),
@@ -168,60 +173,23 @@ async def measure(port: int, connections: int, seconds: float, runs: int) -> dic
     return results
 
 
-async def serve(directory: str) -> None:
-    """The service, until its standard input closes."""
-    from prometheus_client import CollectorRegistry
-
-    from broker.http import OpenAccess, Services, create_app, serve_http
-    from feeds import Store
-    from listeners.stream.service import StreamService
-
-    with Store.open(directory) as store, ThreadPoolExecutor(8) as readers:
-        store.create("bench")
-        barrel = store.create("changes")
-        for start in range(0, CHANGES_DOCS, 1000):
-            barrel.bulk([document(number) for number in range(start, start + 1000)])
-        streams = StreamService(store, readers)
-        services = Services(
-            store=store,
-            streams=streams,
-            readers=readers,
-            access=OpenAccess(),
-            health=lambda: {"store": {"ok": True}},
-            registry=CollectorRegistry(),
-            version="bench",
-        )
-        server = await serve_http(create_app(services), "127.0.0.1", 0)
-        print(server.port, flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
-        await server.stop()
-        await streams.stop()
+def fill(running: RunningService) -> None:
+    """The barrels that are written to and read from."""
+    running.create("bench")
+    running.create("changes")
+    with httpx.Client(base_url=running.url, timeout=60) as client:
+        for start in range(0, CHANGES_DOCS, FILL):
+            body = b'{"docs":[' + b",".join(document(number) for number in range(start, start + FILL)) + b"]}"
+            client.post("/barrels/changes/docs/_bulk", content=body).raise_for_status()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--serve", metavar="DIR")
-    parser.add_argument("--seconds", type=float, default=3)
-    parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--connections", type=int, default=32)
-    options = parser.parse_args()
-    import uvloop
-
-    if options.serve:
-        uvloop.run(serve(options.serve))
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        service = subprocess.Popen(
-            [sys.executable, __file__, "--serve", directory], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-        )
-        assert service.stdout is not None
-        port = int(service.stdout.readline())
-        try:
-            results = uvloop.run(measure(port, options.connections, options.seconds, options.runs))
-        finally:
-            service.communicate()
-    machine = {"python": platform.python_version(), "cpus": os.cpu_count(), "system": platform.platform()}
-    print(json.dumps({"machine": machine, "connections": options.connections, "results": results}, indent=2))
+    """Run it."""
+    options = arguments(__doc__ or "", seconds=3, runs=3, connections=32)
+    with service() as running:
+        fill(running)
+        port = int(running.url.rsplit(":", 1)[1])
+        report("http_requests", uvloop.run(measure(port, options.connections, options.seconds, options.runs)), ASKED)
 
 
 if __name__ == "__main__":
