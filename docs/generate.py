@@ -195,15 +195,11 @@ def _option(option: Any) -> tuple[str, str]:
 
 def error_classes() -> list[type[SpileError]]:
     """Every error that has a code of its own, in the order of the table of statuses."""
-    for module in ERROR_MODULES:
-        importlib.import_module(module)
     found: dict[str, type[SpileError]] = {}
-    waiting: list[type[SpileError]] = [SpileError]
-    while waiting:
-        each = waiting.pop(0)
-        if "code" in vars(each):
-            found.setdefault(each.code, each)
-        waiting.extend(each.__subclasses__())
+    for name in ERROR_MODULES:
+        for each in vars(importlib.import_module(name)).values():
+            if isinstance(each, type) and issubclass(each, SpileError) and "code" in vars(each):
+                found.setdefault(each.code, each)
     order = list(STATUS)
     return sorted(found.values(), key=lambda each: (order.index(each.code) if each.code in order else 99, each.code))
 
@@ -247,8 +243,8 @@ The service describes itself at `/openapi.json` (OpenAPI 3.1); this page is made
   the same document. A `/` in the name of a barrel is always written `%2F`.
 - Where the service has a token, send `Authorization: Bearer <token>`. `/health` is open to everyone.
 - An error is `{error, reason, hint}` with the status of its code: [Errors](errors.md).
-- Every write may carry an `Idempotency-Key`. Repeated with the same body within 24 hours it is answered as before,
-  and not done again.
+- Every write of documents may carry an `Idempotency-Key`. Repeated with the same body within 24 hours it is
+  answered as before, and not done again.
 - 400, 401, 403 and 503 can come from everywhere and are not repeated below.
 """
     for tag in ("documents", "changes", "barrels", "replication", "service"):

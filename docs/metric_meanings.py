@@ -39,6 +39,8 @@ MEANINGS: dict[str, str] = {
     "spile_publisher_published": "Messages that the publisher handed to the broker since the start.",
     "spile_publisher_behind": "Changes of a barrel (label `name`) that were not yet told to the broker.",
     "spile_publisher_behind_seconds": "For how long the publisher has been behind in this barrel.",
+    "spile_publisher_set_aside": "Messages that the broker will never take; they were logged and passed.",
+    "spile_streams_streams": "Streams open now, over every transport.",
     "spile_streams_cursors_waiting": "Cursors of listeners that wait to be stored.",
     "spile_streams_replays_waiting": "Replays of the past that wait for a thread.",
     "spile_requests_depth": "Requests over MQTT in work (`mqtt_requests`), and their bytes (`mqtt_request_bytes`).",

@@ -15,9 +15,11 @@ import math
 import time
 import uuid
 from queue import Empty, Queue
+from threading import Event
 from typing import Any
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.enums import CallbackAPIVersion
 
 ANSWER_S = 5.0  # how long an answer may take before the request is repeated
 ATTEMPTS = 10
@@ -31,16 +33,23 @@ class Refused(Exception):
 class Device:
     """One MQTT connection with a client id of its own, which is its name to the service."""
 
-    def __init__(self, host: str, port: int, client: str, user: str | None = None, password: str | None = None) -> None:
+    def __init__(
+        self, host: str, port: int, client: str, user: str | None = None, password: str | None = None
+    ) -> None:
         self._me = f"{user or 'anonymous'}/{client}"
         self._answers: Queue[Answer] = Queue()
-        self._mqtt = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=client, protocol=mqtt.MQTTv311)
+        self._listening = Event()
+        self._mqtt = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client, protocol=mqtt.MQTTv311)
         if user is not None:
             self._mqtt.username_pw_set(user, password)
         self._mqtt.on_connect = self._connected
+        self._mqtt.on_subscribe = self._subscribed
         self._mqtt.on_message = self._heard
         self._mqtt.connect(host, port)
         self._mqtt.loop_start()
+        if not self._listening.wait(ANSWER_S):  # before it, an answer would find nobody
+            self.close()
+            raise Refused("The broker lets nobody in; check user and password.")
 
     def set(self, barrel: str, document_id: str, document: dict[str, Any]) -> dict[str, Any]:
         """Write the document, whatever stood there before; returns `{id, rev, seq}`. Raises Refused."""
@@ -78,6 +87,9 @@ class Device:
     def _connected(self, client: mqtt.Client, *_: Any) -> None:
         client.subscribe(f"to/{self._me}/#", qos=1)
 
+    def _subscribed(self, *_: Any) -> None:
+        self._listening.set()
+
     def _heard(self, _client: mqtt.Client, _data: Any, message: mqtt.MQTTMessage) -> None:
         kind = message.topic.split("/")[3]
         self._answers.put((kind, json.loads(message.payload)))
@@ -95,7 +107,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=10)
     parser.add_argument("--every", type=float, default=1.0, help="seconds between readings")
     asked = parser.parse_args()
-    device = Device(asked.host, asked.port, asked.client, asked.user, asked.password)
+    try:
+        write(Device(asked.host, asked.port, asked.client, asked.user, asked.password), asked)
+    except Refused as refusal:
+        raise SystemExit(str(refusal)) from refusal
+
+
+def write(device: Device, asked: argparse.Namespace) -> None:
+    """The readings, one after the other."""
     try:
         for number in range(asked.count):
             if number:
@@ -103,8 +122,6 @@ def main() -> None:
             celsius = round(20 + 5 * math.sin(number / 3), 1)
             written = device.set(asked.barrel, asked.client, {"celsius": celsius, "number": number})
             print(f"{written['id']} is {celsius} °C at seq {written['seq']}", flush=True)
-    except Refused as refusal:
-        raise SystemExit(str(refusal)) from refusal
     finally:
         device.close()
 

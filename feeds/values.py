@@ -18,7 +18,7 @@ _TRUE = b"\x21"
 _NUMBER = b"\x30"
 _TEXT = b"\x40"
 _OBJECT = b"\x50"
-_ARRAY = b"\x51"
+_ARRAY = b"\x60"
 
 _double = Struct(">d").pack
 _from_long = Struct(">Q").unpack

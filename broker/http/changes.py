@@ -18,6 +18,7 @@ from broker.http.options import Options
 from feeds import Barrel
 from feeds.errors import BadRequest, EpochChanged
 from feeds.positions import Position
+from feeds.rows import Start
 from feeds.storage.replay import Replay
 
 # A page is read and encoded on a reader's thread in a few milliseconds, and is what an answer holds in memory.
@@ -44,8 +45,9 @@ async def changes(call: Call) -> AnyAnswer:
     if asked.mode == "eventsource":
         return await eventsource(call, barrel, asked)
     if asked.mode == "longpoll":
+        # A place that waiting does not move: `now` is now.
         start = await call.in_thread(_start, barrel, asked)
-        asked = replace(asked, since=start)
+        asked = replace(asked, since=Position(start.after, barrel.epoch))
         answer = await _normal(call, barrel, asked)
         if isinstance(answer, Streamed) or asked.limit == 0 or not answer.body.startswith(_HEAD + b"]"):
             return answer
@@ -149,19 +151,16 @@ class _Reading:
             self._replay.close()
 
 
+def _start(barrel: Barrel, asked: FeedOptions) -> Start:
+    start = barrel.resolve(asked.since, patterns=bool(asked.patterns))
+    if start.snapshot:
+        raise EpochChanged(f"There is no going on from {asked.since} in {barrel.name}.", epoch=barrel.epoch)
+    return start
+
+
 def _open(barrel: Barrel, asked: FeedOptions) -> Replay:
-    start = barrel.resolve(asked.since, patterns=bool(asked.patterns))
-    if start.snapshot:
-        raise EpochChanged(f"There is no going on from {asked.since} in {barrel.name}.", epoch=barrel.epoch)
+    start = _start(barrel, asked)
     return barrel.replay(start.after, asked.patterns, docs=asked.docs, leaves=start.leaves)
-
-
-def _start(barrel: Barrel, asked: FeedOptions) -> Position:
-    """Where a long-poll begins, as a position that waiting does not move: `now` is now."""
-    start = barrel.resolve(asked.since, patterns=bool(asked.patterns))
-    if start.snapshot:
-        raise EpochChanged(f"There is no going on from {asked.since} in {barrel.name}.", epoch=barrel.epoch)
-    return Position(start.after, barrel.epoch)
 
 
 def _one_page(barrel: Barrel, asked: FeedOptions) -> Answer:

@@ -6,8 +6,8 @@ A client that leaves, or takes nothing for too long, ends its answer, and what i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import aclosing, suppress
 
 from broker.http.answers import Answer, Chunks, Header, Streamed
 from broker.http.call import Call, ClientGone, Send
@@ -34,8 +34,9 @@ async def send_streamed(call: Call, send: Send, answer: Streamed, closing: async
     try:
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         if call.method != "HEAD":
-            async for chunk in _until_gone(call, answer.chunks, closing if answer.live else None):
-                await _send_in_time(call, send, chunk)
+            async with aclosing(_until_gone(call, answer.chunks, closing if answer.live else None)) as chunks:
+                async for chunk in chunks:
+                    await _send_in_time(call, send, chunk)
         await send({"type": "http.response.body", "body": b""})
     finally:
         await answer.chunks.close()
@@ -49,7 +50,7 @@ async def _send_in_time(call: Call, send: Send, chunk: bytes) -> None:
         raise ClientGone from error
 
 
-async def _until_gone(call: Call, chunks: Chunks, closing: asyncio.Event | None) -> AsyncIterator[bytes]:
+async def _until_gone(call: Call, chunks: Chunks, closing: asyncio.Event | None) -> AsyncGenerator[bytes, None]:
     gone = asyncio.create_task(call.gone(), name="spile-http-gone")
     ends: list[asyncio.Task[object]] = [gone]
     if closing is not None:

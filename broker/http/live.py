@@ -36,7 +36,7 @@ _seq_of = msgspec.json.Decoder(_Seq).decode
 
 
 class Format(Protocol):
-    """How a mode writes what a stream tells. Positions are texts; `told` is None within a snapshot."""
+    """How a mode writes what a stream tells. Within a snapshot there is no position (`at` None) to go on from."""
 
     content_type: bytes
 
@@ -181,7 +181,8 @@ class _Following:
         self._form = form
         self._follower = follower
         self._array: Array[msgspec.Raw] | None = start
-        self._at = start.seq
+        # Within a snapshot the client still stands where it stood: half of one is nothing to go on from.
+        self._at = start.seq if start.snapshot is None else str(asked.since)
         self._in_snapshot = False
         self._left = asked.limit
         self._clock = asyncio.get_running_loop().time
@@ -228,13 +229,12 @@ class _Following:
         epoch = array.seq.partition("-")[2]
         if rows:
             chunk += self._form.rows(rows, epoch, not self._in_snapshot)
-        if len(rows) < len(array.rows):
-            self._at = f"{_seq_of(rows[-1]).seq}-{epoch}"
-            return chunk
-        if array.snapshot == "end":
+        cut = len(rows) < len(array.rows)
+        if array.snapshot == "end" and not cut:
             self._in_snapshot = False
             chunk += self._form.snapshot("end", array.seq)
-        self._at = array.seq
+        if not self._in_snapshot:
+            self._at = f"{_seq_of(rows[-1]).seq}-{epoch}" if cut else array.seq
         if array.end is not None:
             chunk += self._broken(array.end)
         return chunk

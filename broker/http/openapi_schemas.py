@@ -73,7 +73,7 @@ OPTIONS: Final[dict[str, tuple[_Schema, str]]] = {
         "An MQTT topic filter over paths; repeated, any of them matches.",
     ),
     "docs": (_FLAG, "With the documents."),
-    "descending": (_FLAG, "Backwards."),
+    "descending": (_FLAG, "Backwards; changes then want a limit of 1000 at most."),
     "feed": (
         {"type": "string", "enum": ["normal", "longpoll", "continuous", "eventsource"]},
         "Once, once something is there, or as it comes: a row a line, or server-sent events.",

@@ -169,7 +169,7 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Writte
         found = work.find_rev(state, write.rev.key)
         if found is not None and not found[1] & MISSING and (found[0] is not None or len(path) == 1):
             return Written(write.id, name, found[2], repeated=True)
-        if len(state.leaves) == 1 and len(path) > 1 and path[1].key == state.winner.key:
+        if _continues(work, state, path):
             tree, path = tree_of(state.leaves), path[:2]  # the usual case: one more upon the only leaf
         else:
             tree = work.tree(state)
@@ -196,6 +196,13 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Writte
     if grafted.already:
         return Written(write.id, name, seq, repeated=True)
     return Written(write.id, name, seq, created=not lived and not write.deleted)
+
+
+def _continues(work: BarrelWork, state: DocState, path: Sequence[Revision]) -> bool:
+    """Whether a history builds on the document's only leaf, and tells no ancestor that is not known."""
+    if len(state.leaves) != 1 or len(path) < 2 or path[1].key != state.winner.key:
+        return False
+    return path[: work.settings.revs_limit][-1].generation >= work.oldest(state)
 
 
 def _near(tree: Tree, path: Sequence[Revision], limit: int) -> Sequence[Revision]:

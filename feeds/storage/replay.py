@@ -290,12 +290,11 @@ class Replay:
         assert self._filter is not None
         if doc in self._stood or doc in self._came:
             return doc in self._stood
+        if entry.seq == doc:
+            return False  # a document's number is the seq of its first change
         if gone or (entry.body is None and not entry.fresh):
-            return True
-        old = set(self._filter.matching(entry.id, entry.body, entry.deleted)) - entry.entered
-        if entry.seq == doc:  # a document's number is the seq of its first change
-            old.discard("_id/" + id_levels(entry.id))
-        return bool(old)
+            return True  # or nobody knows: its body was compacted
+        return not entry.entered.issuperset(self._filter.matching(entry.id, entry.body, entry.deleted))
 
     def _present(self, numbers: set[int]) -> dict[int, Any]:
         if not numbers:

@@ -98,6 +98,10 @@ class Statements:
             *("barrel", "doc"),
         )
 
+        self.oldest = self.sql(
+            select(func.min(revs.c.generation)).where(revs.c.barrel == barrel, revs.c.doc == doc), "barrel", "doc"
+        )
+
         self.insert_doc = self.insert(docs)
         self.update_doc = self.sql(
             update(docs)

@@ -102,6 +102,14 @@ class BarrelWork:
         rows = self.run(self.statements.find_rev, self.barrel, state.doc, *key)
         return tuple(rows[0]) if rows else None
 
+    def oldest(self, state: DocState) -> int:
+        """The least generation that is stored of a document with one leaf; older ones may be collected."""
+        if state.leaves[0].generation == 1:
+            return 1
+        if not state.stored:
+            return state.leaves[0].generation
+        return int(self.run(self.statements.oldest, self.barrel, state.doc)[0][0])
+
     def body_of(self, state: DocState, leaf: Node) -> bytes:
         """The body of a leaf; a leaf without one is damage."""
         found = self.find_rev(state, leaf.key)

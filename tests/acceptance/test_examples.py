@@ -24,7 +24,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"<!-- (run|shown)(?:: ([\w -]+))? -->\n+```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 SAME = (
-    (re.compile(r'"epoch":"[0-9a-f]{8}"'), '"epoch":"E"'),
+    (re.compile(r"\x1b\[[\d;]*m"), ""),
+    (re.compile(r'("epoch":"|^epoch +)[0-9a-f]{8}', re.MULTILINE), r"\1E"),
     (re.compile(r"\b(\d+)-[0-9a-f]{8}\b"), r"\1-E"),
     (re.compile(r"in [\d.,]+ s \([\d,]+/s\)"), "in S s (R/s)"),
     (re.compile(r'"(seconds|rate)":[\d.]+'), r'"\1":R'),
@@ -32,7 +33,7 @@ SAME = (
     (re.compile(r'("store":)"[0-9a-f]{32}"'), r'\1"S"'),
     (re.compile(r"\b[0-9a-f]{32}(?=\.db)"), "U"),
 )
-"""What differs from run to run: epochs, times, rates, the store's id."""
+"""Colours, and what differs from run to run: epochs, times, rates, the store's id."""
 
 
 @dataclass(frozen=True)
@@ -81,12 +82,20 @@ def agrees(expected: str, output: str) -> bool:
 class Terminal:
     """A command on a terminal, and what it has shown there."""
 
-    def __init__(self, command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    def __init__(
+        self, command: list[str], folder: Path, environment: dict[str, str], *, errors_apart: bool = True
+    ) -> None:
+        """Where errors stand apart, a progress bar that nobody sees does not come between the lines."""
         self._shown = b""
         self._errors = b""
         screen, inside = pty.openpty()
         self.process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=inside, stderr=subprocess.PIPE
+            command,
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=inside,
+            stderr=subprocess.PIPE if errors_apart else inside,
         )
         os.close(inside)
         self._readers = [threading.Thread(target=read, args=(screen,)) for read in (self._read, self._read_errors)]
@@ -105,8 +114,7 @@ class Terminal:
                 self._shown += data
 
     def _read_errors(self, _screen: int) -> None:
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
+        for line in self.process.stderr or ():
             self._errors += line
 
     @property
@@ -126,8 +134,8 @@ class Terminal:
         if self.process.poll() is None:
             self.process.terminate()
         self.wait()
-        assert self.process.stderr is not None
-        self.process.stderr.close()
+        if self.process.stderr is not None:
+            self.process.stderr.close()
 
 
 class Desk:
@@ -161,7 +169,7 @@ class Desk:
         """A terminal in which the block runs."""
         text = self.here(block.text)
         if block.language == "python":
-            return Terminal([sys.executable, "-c", text], self.folder, self.environment)
+            return Terminal([sys.executable, "-c", text], self.folder, self.environment, errors_apart=False)
         (command,) = (command for command, _ in steps(text))
         return Terminal(["bash", "-c", f"exec {command}"], self.folder, self.environment)
 
@@ -221,3 +229,115 @@ def test_what_a_page_shows_is_what_happens(page: Path, spile: Running, tmp_path:
             desk.follow(block)
     finally:
         desk.close()
+
+
+def example(name: str, *arguments: str, folder: Path) -> Terminal:
+    """An example as a process of its own."""
+    command = [sys.executable, str(ROOT / "examples" / name), *arguments]
+    return Terminal(command, folder, clean_environment(PYTHONUNBUFFERED="1"), errors_apart=False)
+
+
+def ended(terminal: Terminal, code: int = 0) -> str:
+    """What an example has shown, once it has ended as expected."""
+    output = terminal.wait()
+    terminal.close()
+    assert terminal.process.returncode == code, output
+    return output
+
+
+@pytest.fixture
+def places(spile: Running) -> Running:
+    """A service that holds the places."""
+    spile.run("load", "places", str(ROOT / "examples" / "places.ndjson"))
+    return spile
+
+
+def test_the_listener_goes_on_where_it_was(places: Running, tmp_path: Path) -> None:
+    asked = (f"{places.url}/places", "region/#", "--name", "printer", "--once")
+    assert len(ended(example("listen.py", *asked, folder=tmp_path)).splitlines()) == 21
+    places.http.patch("/barrels/places/docs/tr/istanbul", json={"region": None})
+    places.http.patch("/barrels/places/docs/at/vienna", json={"region": "Asia"})
+    lines = ended(example("listen.py", *asked, folder=tmp_path)).splitlines()
+    assert [line.split()[1:3] for line in lines] == [["left", "tr/istanbul"], ["changed", "at/vienna"]]
+
+
+def test_the_listener_works_over_mqtt_and_follows(places: Running, tmp_path: Path) -> None:
+    source = f"mqtt://127.0.0.1:{places.mqtt_port}/places"
+    terminal = example("listen.py", source, "region/Europe", "--since", "now", folder=tmp_path)
+    try:
+        until(lambda: "spile_requests_served" in places.http.get("/metrics").text, "the stream")
+        places.http.patch("/barrels/places/docs/tr/istanbul", json={"region": "Asia"})
+        until(lambda: "left    tr/istanbul" in terminal.output, "the leave")
+    finally:
+        terminal.close()
+
+
+def test_the_listener_says_what_is_wrong(places: Running, tmp_path: Path) -> None:
+    output = ended(example("listen.py", f"{places.url}/nowhere", "--once", folder=tmp_path), 1)
+    assert output == "There is no barrel 'nowhere'. Create it first, or check the name.\n"
+
+
+def test_the_device_writes_its_readings_and_sees_them_answered(spile: Running, tmp_path: Path) -> None:
+    spile.http.post("/barrels/readings")
+    asked = ("--port", str(spile.mqtt_port), "--client", "greenhouse-1", "--count", "3", "--every", "0")
+    assert len(ended(example("device.py", *asked, folder=tmp_path)).splitlines()) == 3
+    document = spile.http.get("/barrels/readings/docs/greenhouse-1").json()
+    assert (document["number"], document["_rev"][:2]) == (2, "3-")
+    assert "_token" not in document
+
+
+def test_the_device_gives_up_what_will_never_be_taken(spile: Running, tmp_path: Path) -> None:
+    output = ended(example("device.py", "--port", str(spile.mqtt_port), folder=tmp_path), 1)
+    assert output.startswith("There is no barrel 'readings'.")
+
+
+def feed_of_the_page() -> str:
+    """The part of the page that knows nothing of a browser's document."""
+    found = re.search(r'<script id="feed">(.*?)</script>', (ROOT / "examples/browser.html").read_text(), re.DOTALL)
+    assert found is not None
+    return found[1]
+
+
+def test_the_feed_of_the_browser_page_follows_a_barrel(places: Running, tmp_path: Path) -> None:
+    node = ["node", "--no-warnings", "--experimental-websocket"]
+    try:
+        if subprocess.run([*node, "-e", "new WebSocket('ws://127.0.0.1:9').onerror = () => {}"]).returncode:
+            pytest.skip("this node has no WebSocket")
+    except FileNotFoundError:
+        pytest.skip("node is not installed")
+    script = tmp_path / "feed.cjs"
+    script.write_text(
+        feed_of_the_page()
+        + f"""
+        new Feed("ws://{places.url.removeprefix("http://")}/barrels/places/feed", {{
+          patterns: ["region/#"],
+          since: process.argv[2],
+          onChange: (row) => console.log(row.id, row.removed ?? false, row.doc?.region ?? null),
+          onState: (text) => console.log("--", text),
+          onSnapshot: (edge) => console.log("-- snapshot", edge),
+        }});
+        """
+    )
+    terminals = [
+        Terminal([*node, str(script), since], tmp_path, clean_environment(NO_COLOR="1"), errors_apart=False)
+        for since in ("first", "7-elsewhere")
+    ]
+    try:
+        until(lambda: all("-- up to date" in terminal.output for terminal in terminals), "both to catch up")
+        assert "fr/paris false Europe" in terminals[0].output
+        assert terminals[1].output.index("-- snapshot start") < terminals[1].output.index("fr/paris")
+        assert terminals[1].output.index("ca/montreal") < terminals[1].output.index("-- snapshot end")
+        places.http.patch("/barrels/places/docs/tr/istanbul", json={"region": None})
+        places.http.delete("/barrels/places/docs/at/vienna", headers={"If-Match": "*"})
+        for terminal in terminals:
+            until(lambda terminal=terminal: "at/vienna true null" in terminal.output, "the deletion")
+            assert "tr/istanbul true null" in terminal.output
+    finally:
+        for terminal in terminals:
+            terminal.close()
+
+
+def test_the_browser_page_asks_for_nothing_from_elsewhere() -> None:
+    page = (ROOT / "examples/browser.html").read_text()
+    assert not re.search(r"https?://", page)
+    assert "/feed`" in page

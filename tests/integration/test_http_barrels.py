@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,7 +111,7 @@ async def test_what_cannot_be_read_is_refused_everywhere(web: Served, name: str,
 
 
 async def test_a_bulk_write_with_a_key_is_done_once(web: Served) -> None:
-    request = {"json": {"docs": [{"n": 1}, {"n": 2}]}, "headers": {"Idempotency-Key": "b"}}
+    request: dict[str, Any] = {"json": {"docs": [{"n": 1}, {"n": 2}]}, "headers": {"Idempotency-Key": "b"}}
     first = await web.client.post("/barrels/geo/docs/_bulk", **request)
     again = await web.client.post("/barrels/geo/docs/_bulk", **request)
     assert [row["id"] for row in first.json()["results"]] == [row["id"] for row in again.json()["results"]]

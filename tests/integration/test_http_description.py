@@ -65,7 +65,10 @@ def test_generated_requests_are_answered_as_described(
 ) -> None:
     operation = schemathesis.openapi.from_dict(described, config=CONFIG).find_operation_by_id(name)
     # What contradicts itself (two revisions, a stale one) is refused, and no schema can say so.
-    excluded = [positive_data_acceptance, *([negative_data_rejection] if mode is GenerationMode.POSITIVE else [])]
+    excluded: list[Any] = [
+        positive_data_acceptance,
+        *([negative_data_rejection] if mode is GenerationMode.POSITIVE else []),
+    ]
 
     @given(case=operation.as_strategy(generation_mode=mode))
     @settings(
@@ -75,7 +78,7 @@ def test_generated_requests_are_answered_as_described(
         suppress_health_check=list(HealthCheck),
         phases=[Phase.generate],
     )
-    def answered(case: schemathesis.Case) -> None:
+    def answered(case: schemathesis.Case[Any]) -> None:
         if case.path.endswith("/changes"):
             case.query = {**(case.query or {}), "timeout": 20}
         case.call_and_validate(base_url=base_url, timeout=10, excluded_checks=excluded)

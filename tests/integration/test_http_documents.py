@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -221,10 +222,10 @@ async def test_a_repeated_request_with_a_key_is_done_once(web: Served) -> None:
 
 
 async def test_a_key_covers_deletions_and_updates(web: Served) -> None:
-    put = {"params": {"update": "true"}, "json": {"n": 1}, "headers": {"Idempotency-Key": "u"}}
+    put: dict[str, Any] = {"params": {"update": "true"}, "json": {"n": 1}, "headers": {"Idempotency-Key": "u"}}
     rev = (await web.client.put(f"{DOCS}/a", **put)).json()["rev"]
     assert (await web.client.put(f"{DOCS}/a", **put)).json()["rev"] == rev
-    gone = {"params": {"rev": rev}, "headers": {"Idempotency-Key": "d"}}
+    gone: dict[str, Any] = {"params": {"rev": rev}, "headers": {"Idempotency-Key": "d"}}
     first = await web.client.delete(f"{DOCS}/a", **gone)
     assert (await web.client.delete(f"{DOCS}/a", **gone)).json()["rev"] == first.json()["rev"]
 

@@ -89,6 +89,22 @@ async def test_a_body_that_stops_coming_is_given_up(web: Served) -> None:
     assert web.app.admission.bytes.used == 0
 
 
+async def test_a_body_that_trickles_is_given_up(web: Served) -> None:
+    reader, writer = await web.connect()
+    writer.write(b"PUT /barrels/geo/docs/a HTTP/1.1\r\nHost: t\r\nContent-Length: 900\r\n\r\n{")
+
+    async def trickle() -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            writer.write(b" ")
+
+    trickling = asyncio.create_task(trickle())
+    async with asyncio.timeout(10):
+        assert b" 504 " in await reader.readline()
+    trickling.cancel()
+    writer.close()
+
+
 async def test_a_client_that_leaves_amid_its_body_leaves_nothing_behind(web: Served) -> None:
     _, writer = await web.connect()
     writer.write(b"PUT /barrels/geo/docs/a HTTP/1.1\r\nHost: t\r\nContent-Length: 500\r\n\r\n{")

@@ -139,6 +139,14 @@ async def test_a_position_of_another_life_is_answered_with_a_snapshot(web: Serve
         assert (await told.row())["id"] == "d7"
 
 
+async def test_a_limit_within_a_snapshot_moves_nobody(web: Served) -> None:
+    fill(web.store.barrel("geo"), 5)
+    async with following(web, feed="continuous", since="1-other", limit=2) as told:
+        lines = [msgspec.json.decode(line) for line in await told.rest()]
+    assert [line.get("id") for line in lines] == [None, "d0", "d1", None]
+    assert lines[-1]["error"] == "epoch_changed"
+
+
 async def test_a_dropped_barrel_ends_the_answer_with_a_word(web: Served) -> None:
     async with following(web, feed="continuous") as told:
         await web.client.delete("/barrels/geo")

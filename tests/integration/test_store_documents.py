@@ -406,6 +406,13 @@ def test_late_links_and_what_builds_on_them_may_come_in_one_call(geo: Barrel) ->
     assert geo.changes().results[0].changes == ["3-e", "2-c"]
 
 
+def test_ancestors_that_a_later_history_tells_are_known_from_then_on(geo: Barrel) -> None:
+    replicate(geo, {"_id": "x", "_rev": "3-c"}, revisions("x", "d", "c", "b", "a"))
+    assert geo.get("x", revs=True).data["_revisions"]["ids"] == ["d", "c", "b", "a"]
+    assert replicate(geo, revisions("x", "a"))[0].seq == 2
+    assert geo.changes().results[0].changes == ["4-d"]
+
+
 @pytest.mark.parametrize("limit", [1, 2, 4])
 def test_a_history_longer_than_the_limit_still_finds_the_ancestor_that_is_here(store: Store, limit: int) -> None:
     short = store.create("short", {"revs_limit": limit})

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from store_tools import Clock, change, count, refusal, replicate, revisions, rows
 
-from feeds import Barrel, Position, Store, StoreSettings, Token, Write, parse_patterns
+from feeds import FIRST, Barrel, Position, Store, StoreSettings, Token, Write, parse_patterns
 from feeds.errors import BadRequest, Conflict, Deleted, NotFound
 from feeds.storage import maintenance
 from feeds.storage.work import BODIES_KEPT
@@ -225,7 +225,8 @@ def test_a_position_with_patterns_from_before_what_is_kept_needs_a_snapshot(stor
     store.maintain()
     assert barrel.resolve(Position(29), patterns=True).snapshot
     assert not barrel.resolve(Position(30), patterns=True).snapshot
-    assert not barrel.resolve(Position(0), patterns=True).snapshot
+    assert barrel.resolve(Position(0), patterns=True).snapshot
+    assert not barrel.resolve(FIRST, patterns=True).snapshot
     assert not barrel.resolve(Position(29)).snapshot
     assert len(barrel.changes(Position(29)).results) == 4
 
