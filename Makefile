@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run test lint types unit bench clean
+.PHONY: help run test lint types unit bench docs clean
 
 help: ## List what can be made
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -32,6 +32,9 @@ unit: $(VENV)/.test ## Only the unit tests
 
 bench: $(VENV)/.test ## Run every benchmark, printing a line of JSON each (many minutes)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+docs: $(VENV)/.test ## Write the reference pages from the code
+	$(BIN)/python docs/generate.py
 
 clean: ## Remove the environment and caches (data stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build *.egg-info

@@ -112,6 +112,7 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
             host=settings.mqtt.host,
             port=settings.mqtt.port,
             websocket=(settings.mqtt_ws.host, settings.mqtt_ws.port) if settings.mqtt_ws else None,
+            origins=settings.allowed_origins,
             gate=OpenGate() if settings.token is None else TokenGate(settings.token.get_secret_value()),
             requests=requests,
             state=settings.data,
@@ -147,6 +148,7 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
                     requests_max=settings.requests_max,
                     bytes_max=settings.request_bytes_max,
                     hosts=frozenset(settings.allowed_hosts),
+                    origins=frozenset(settings.allowed_origins),
                 ),
                 gauges={
                     "store": store.stats,

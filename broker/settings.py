@@ -93,6 +93,10 @@ class Settings(BaseSettings):
     allowed_hosts: Names = Field(
         (), description="Host names that requests may ask for, with commas between; default: any."
     )
+    allowed_origins: Names = Field(
+        (),
+        description="Web origins (https://host:port) whose pages may write and open WebSockets; default: its own.",
+    )
 
     document_bytes_max: Bytes = Field(8 * MIB, description="Largest document that is taken.")
     bulk_bytes_max: Bytes = Field(64 * MIB, description="Largest body of one bulk request.")

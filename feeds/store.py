@@ -21,7 +21,7 @@ from feeds.barrel import Barrel
 from feeds.barrels import BarrelInfo, BarrelSettings, check_barrel_name
 from feeds.body import DOCUMENT_BYTES_MAX
 from feeds.errors import Exists, NotFound
-from feeds.storage.backup import Manifest, restore_backup, write_backup
+from feeds.storage.backup import Manifest, backup_of, restore_backup, write_backup
 from feeds.storage.checkpoints import Checkpointer
 from feeds.storage.checks import Check, CheckReport, Progress
 from feeds.storage.database import Database
@@ -309,6 +309,11 @@ class Store:
         Raises Exists where the file is there already, Unavailable or StorageFull where it cannot be written.
         """
         return write_backup(self.database, self.id, Path(target), progress, self.clock)
+
+    @classmethod
+    def backup_of(cls, url: str | Path, target: str | Path, progress: Progress | None = None) -> Manifest:
+        """As `backup`, of a store that this process has not opened; a service may hold and use it meanwhile."""
+        return backup_of(str(url), Path(target), progress)
 
     @classmethod
     def restore(cls, backup: str | Path, folder: str | Path) -> Manifest:

@@ -167,9 +167,10 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Writte
         tree = EMPTY
     else:
         found = work.find_rev(state, write.rev.key)
-        if found is not None and not found[1] & MISSING and (found[0] is not None or len(path) == 1):
+        line = len(state.leaves) == 1
+        if found is not None and not found[1] & MISSING and (len(path) == 1 or (line and _old(work, state, path))):
             return Written(write.id, name, found[2], repeated=True)
-        if _continues(work, state, path):
+        if line and len(path) > 1 and path[1].key == state.winner.key and _old(work, state, path):
             tree, path = tree_of(state.leaves), path[:2]  # the usual case: one more upon the only leaf
         else:
             tree = work.tree(state)
@@ -198,10 +199,8 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Writte
     return Written(write.id, name, seq, created=not lived and not write.deleted)
 
 
-def _continues(work: BarrelWork, state: DocState, path: Sequence[Revision]) -> bool:
-    """Whether a history builds on the document's only leaf, and tells no ancestor that is not known."""
-    if len(state.leaves) != 1 or len(path) < 2 or path[1].key != state.winner.key:
-        return False
+def _old(work: BarrelWork, state: DocState, path: Sequence[Revision]) -> bool:
+    """Whether a history tells no ancestor that is older than what is known of the document's only branch."""
     return path[: work.settings.revs_limit][-1].generation >= work.oldest(state)
 
 

@@ -73,6 +73,20 @@ def write_backup(
     return manifest
 
 
+def backup_of(url: str, target: Path, progress: Callable[[int, int], None] | None = None) -> Manifest:
+    """As `write_backup`, of a store that another process may hold and use meanwhile."""
+    database = Database(url, create=False, exclusive=False)
+    try:
+        with database.reading() as connection:
+            known = schema_version(connection) is not None
+            store_id = known and connection.exec_driver_sql("SELECT value FROM meta WHERE key = 'store'").scalar()
+        if not isinstance(store_id, str):
+            raise BadRequest(f"There is no store of Spile at {database.path}", hint="Check the path.")
+        return write_backup(database, store_id, target, progress)
+    finally:
+        database.close()
+
+
 def _told(progress: Callable[[int, int], None] | None) -> Callable[[int, int, int], None] | None:
     if progress is None:
         return None

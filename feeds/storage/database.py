@@ -30,7 +30,9 @@ _CHECKPOINT_PAGES = 4_000  # 16 MiB of log between checkpoints: fewer random wri
 class Database:
     """The engine of one store, its writer's connection and its readers'."""
 
-    def __init__(self, url: str, *, create: bool = True) -> None:
+    def __init__(self, url: str, *, create: bool = True, exclusive: bool = True) -> None:
+        """Open the database at a URL or in a folder. Without `exclusive` it may only be read: another process may
+        hold the store."""
         self.url, self.path = _resolve(url)
         self.lock: LockFile | None = None
         if self.path is not None:
@@ -40,7 +42,8 @@ class Database:
                 )
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                self.lock = LockFile(self.path.with_name("spile.lock"))
+                if exclusive:
+                    self.lock = LockFile(self.path.with_name("spile.lock"))
             except OSError as error:
                 raise Unavailable(
                     f"The store's folder {self.path.parent} cannot be written: {error.strerror}",

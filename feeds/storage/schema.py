@@ -1,7 +1,7 @@
 """The tables of a store, for every database alike.
 
 `doc` is a document's number within its barrel: the seq at which it was first written, so that no counter of its own
-is needed. Text that is compared or sorted is compared by bytes. See docs/storage.md for a picture.
+is needed. Text that is compared or sorted is compared by bytes. See docs/concepts/storage.md for a picture.
 """
 
 from __future__ import annotations

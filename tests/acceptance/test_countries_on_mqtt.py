@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
-from running import MosquittoSub, Running, shared, until
+from running import MosquittoSub, Running, serve, shared, until
 
 CHANGES = "barrels/geo/_id/#"
 EUROPE = "barrels/geo/region/Europe"
@@ -66,3 +67,21 @@ def test_readings_land_on_their_sensors_in_order(spile: Running, tmp_path: objec
     assert values == sorted(values)
     assert spile.http.get("/barrels/sensors").json()["doc_count"] == 3
     assert spile.http.get("/barrels/sensors").json()["seq"] == 300
+
+
+def test_a_backup_is_taken_while_the_service_runs_and_restored_as_another_life(
+    spile: Running, tmp_path: Path
+) -> None:
+    spile.http.post("/barrels/geo", json={})
+    spile.http.put("/barrels/geo/docs/FRA", json={"region": "Europe"})
+    copy, restored = tmp_path / "copy.db", tmp_path / "restored"
+    spile.run("backup", str(copy), "--data", str(spile.data))
+    spile.http.put("/barrels/geo/docs/ITA", json={"region": "Europe"})
+    spile.run("restore", str(copy), "--data", str(restored))
+    epoch = spile.http.get("/barrels/geo").json()["epoch"]
+    with serve(restored) as other:
+        info = other.http.get("/barrels/geo").json()
+        assert (info["seq"], info["doc_count"]) == (1, 1)
+        assert info["epoch"] != epoch
+        answer = other.http.get("/barrels/geo/changes", params={"since": f"1-{epoch}"})
+        assert (answer.status_code, answer.json()["error"]) == (410, "epoch_changed")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
-from store_tools import change, refusal
+from store_tools import change, held, refusal
 
 from feeds import Barrel, SpileError, Store, StoreSettings, Write, Written
 from feeds.errors import Conflict, Damaged, Overloaded, StorageFull, Unavailable
@@ -34,25 +34,6 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
 @pytest.fixture
 def geo(store: Store) -> Barrel:
     return store.create("geo")
-
-
-@contextmanager
-def held(store: Store) -> Iterator[threading.Event]:
-    """The writer's thread stands still until the event is set, so that operations gather into one group."""
-    running, go = threading.Event(), threading.Event()
-
-    def wait(_transaction: Any) -> None:
-        running.set()
-        go.wait(30)
-
-    waiting = threading.Thread(target=store.writer.call, args=(wait,))
-    waiting.start()
-    running.wait(30)
-    try:
-        yield go
-    finally:
-        go.set()
-        waiting.join()
 
 
 # -- one group

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from feeds import Barrel, SpileError, Store
@@ -59,3 +61,22 @@ def replicate(barrel: Barrel, *docs: dict[str, Any]) -> list[Any]:
     outcomes = barrel.bulk(docs, new_edits=False)
     assert not [outcome for outcome in outcomes if isinstance(outcome, SpileError)], outcomes
     return outcomes
+
+
+@contextmanager
+def held(store: Store) -> Iterator[threading.Event]:
+    """The writer's thread stands still until the event is set, so that operations gather into one group."""
+    running, go = threading.Event(), threading.Event()
+
+    def wait(_transaction: Any) -> None:
+        running.set()
+        go.wait(30)
+
+    waiting = threading.Thread(target=store.writer.call, args=(wait,))
+    waiting.start()
+    running.wait(30)
+    try:
+        yield go
+    finally:
+        go.set()
+        waiting.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from store_tools import Clock, count, refusal, replicate, revisions, rows
+from store_tools import Clock, count, held, refusal, replicate, revisions, rows
 
 from feeds import Barrel, Store, StoreSettings, Token, Write, Written
 from feeds.errors import BadRequest, Conflict, Deleted, Exists, Missing, NotFound, TokenReused, TooLarge
@@ -43,7 +44,11 @@ def body(barrel: Barrel, id: str, rev: str | None = None) -> dict[str, Any]:
 
 
 def test_a_document_comes_back_as_it_was_written(geo: Barrel) -> None:
-    given = {"name": "Creil", "n": [1, 2.5, -0.0, 10**18, None, True, {}, []], "é": {"ß": "\U0001f37a"}}
+    given: dict[str, Any] = {
+        "name": "Creil",
+        "n": [1, 2.5, -0.0, 10**18, None, True, {}, []],
+        "é": {"ß": "\U0001f37a"},
+    }
     written = geo.put(given, id="a/b c")
     assert written.seq == 1
     assert written.created
@@ -400,10 +405,18 @@ def test_two_branches_that_turn_out_to_be_one_are_one(geo: Barrel) -> None:
     assert "_conflicts" not in geo.get("x", conflicts=True).data
 
 
+def test_links_may_be_told_below_a_revision_that_is_known(geo: Barrel) -> None:
+    replicate(geo, {"_id": "x", "_rev": "1-a"}, revisions("x", "c", "b", generation=3))
+    assert geo.changes().results[0].changes == ["3-c", "1-a"]
+    assert replicate(geo, revisions("x", "c", "b", "a"))[0].repeated
+    assert geo.changes().results[0].changes == ["3-c"]
+
+
 def test_late_links_and_what_builds_on_them_may_come_in_one_call(geo: Barrel) -> None:
     replicate(geo, {"_id": "x", "_rev": "2-b", "n": 2}, {"_id": "x", "_rev": "1-a", "n": 1})
-    replicate(geo, revisions("x", "b", "a", n=2), revisions("x", "c", "a", n=3), revisions("x", "e", "b", "a"))
-    assert geo.changes().results[0].changes == ["3-e", "2-c"]
+    replicate(geo, revisions("x", "b", "a", n=2), revisions("x", "z"), revisions("x", "c", "a", n=3))
+    replicate(geo, revisions("x", "e", "b", "a"))
+    assert geo.changes().results[0].changes == ["3-e", "2-c", "1-z"]
 
 
 def test_ancestors_that_a_later_history_tells_are_known_from_then_on(geo: Barrel) -> None:
@@ -583,9 +596,15 @@ def test_names_that_a_barrel_may_not_have_are_refused(store: Store, name: str) -
 
 
 def test_settings_changed_between_waiting_writes_lose_none_of_them(store: Store, geo: Barrel) -> None:
-    futures = [geo.submit([Write.put({"n": n}, id=f"a{n}")]) for n in range(50)]
-    store.configure("geo", {"retain": True})
-    futures += [geo.submit([Write.put({"n": n}, id=f"b{n}")]) for n in range(50)]
+    with held(store):
+        futures = [geo.submit([Write.put({"n": n}, id=f"a{n}")]) for n in range(50)]
+        configuring = threading.Thread(target=store.configure, args=("geo", {"retain": True}))
+        waiting = store.stats()["writer_waiting"]
+        configuring.start()
+        while store.stats()["writer_waiting"] == waiting:
+            configuring.join(0.001)
+        futures += [geo.submit([Write.put({"n": n}, id=f"b{n}")]) for n in range(50)]
+    configuring.join()
     written = [future.result()[0] for future in futures]
     assert [each.seq for each in written if isinstance(each, Written)] == list(range(1, 101))
     assert geo.info().doc_count == 100

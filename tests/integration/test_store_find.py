@@ -22,7 +22,7 @@ from feeds.paths import document_leaves, key_path, value_segment
 from feeds.patterns import Pattern
 from feeds.values import encode_value
 
-VALUES = [
+VALUES: list[Any] = [
     *(None, True, False, 0, 1, 1.0, -0.0, -5, 2.5, 2**53 + 1, 2**53, float(2**53), -(2**63), 2**64 - 1, 1e300),
     *("", "1", "a", "ab", "b/c", "é", "x" * 99, "x" * 100, "x" * 101, "x" * 102, "x" * 99 + "a", "x" * 99 + "é"),
     *({}, [], "{}", "null"),
@@ -121,7 +121,7 @@ def pages(barrel: Barrel, limit: int, path: str, **query: Any) -> list[tuple[str
         after = page.next
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 @given(corpus=corpora, path=st.sampled_from(PATHS), order=st.sampled_from(["key", "value"]), bound=bounds)
 def test_a_search_agrees_with_a_look_at_every_document(
     store: Store, corpus: list[tuple[str, dict[str, Any]]], path: str, order: Any, bound: dict[str, Any]

@@ -24,7 +24,7 @@ from feeds.patterns import Pattern
 from feeds.storage import replay as replaying
 
 IDS = ["x", "y", "z/1", "_design/d"]
-VALUES = [
+VALUES: list[Any] = [
     *(None, True, 0, 1, 1.0, -0.0, "1", "1.0", "a", "b/c", {}, [], "{}", 2**53 + 1, float(2**53)),
     *("x" * 100, "x" * 101, "x" * 102, "é" * 50 + "a", "é" * 51),
 ]
@@ -55,7 +55,7 @@ steps = st.one_of(
     st.tuples(st.just("purge"), ids, numbers),
 )
 histories = st.lists(st.lists(steps, min_size=1, max_size=6), min_size=1, max_size=6)
-quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
 
 names = itertools.count()
 

@@ -37,8 +37,9 @@ def test_bytes_sort_as_values_do(a: Any, b: Any) -> None:
 
 
 def test_kinds_come_in_order() -> None:
-    ordered = [None, False, True, -1e300, -1, 0, 1, 1e300, "", "a", {}, []]
-    assert sorted(ordered[::-1], key=encode_value) == ordered
+    ordered: list[Any] = [None, False, True, -1e300, -1, 0, 1, 1e300, "", "a", {}, []]
+    turned = ordered[::-1]
+    assert sorted(turned, key=encode_value) == ordered
 
 
 @settings(max_examples=200)

@@ -49,11 +49,12 @@ def backup(
     data: Data = None,
     database: Database = None,
 ) -> None:
-    """Write a consistent copy of a store."""
+    """Write a consistent copy of a store. The service may run meanwhile."""
     from broker.cli.progress import shown_progress
+    from feeds import Store
 
-    with _store(data, database) as store, shown_progress("backing up") as progress:
-        store.backup(target, progress=lambda done, total: progress.show(done, total))
+    with shown_progress("backing up") as progress:
+        Store.backup_of(_url(data, database), target, progress=lambda done, total: progress.show(done, total))
     standard_output().told({"backup": str(target)}, f"{target} is written")
 
 
@@ -74,11 +75,16 @@ def restore(
 def _store(data: Path | None, database: str | None) -> Store:
     """The store that is meant, which is there already."""
     from broker.cli.direct import open_store
+
+    return open_store(_url(data, database))
+
+
+def _url(data: Path | None, database: str | None) -> str:
     from broker.settings import load_settings
 
     if data is not None and database is not None:
         raise typer.BadParameter("--data and --database exclude each other")
-    return open_store(database or load_settings({"data": data}).database_url)
+    return database or load_settings({"data": data}).database_url
 
 
 def _verdict(problems: int, repaired: int) -> str:
