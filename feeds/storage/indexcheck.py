@@ -53,7 +53,7 @@ class IndexCheck:
             missing = list(missing_rows(self._connection, self._barrel, _SHOWN))
             extra = list(extra_rows(self._connection, self._barrel, _SHOWN))
             yield f"the index has {self.rows} rows, and {self._count} are right"
-            for _, path, _, doc, _ in missing:
+            for path, doc in missing:
                 yield f"the index lacks {path!r} of document number {doc}"
             for shape, _, doc, _ in extra:
                 yield f"the index has a row of shape {shape} that document number {doc} does not give"
@@ -79,10 +79,8 @@ def standing_and_left(connection: Connection, barrel: int, limit: int) -> list[K
     return [tuple(row) for row in connection.execute(select(_standing_and_left(barrel)).limit(limit))]
 
 
-def missing_rows(
-    connection: Connection, barrel: int, limit: int
-) -> Iterator[tuple[int | None, str, bytes, int, str]]:
-    """Up to so many rows that live documents give and the index lacks, as (shape if it is known, path, …)."""
+def given_rows(connection: Connection, barrel: int) -> Iterator[tuple[str, bytes, int, str, int]]:
+    """Every (path of the shape, value, doc, places, seq of the document) that live documents give."""
     winner = and_(
         revs.c.barrel == docs.c.barrel,
         revs.c.doc == docs.c.doc,
@@ -90,22 +88,28 @@ def missing_rows(
         revs.c.digest == docs.c.digest,
     )
     live = (
-        select(docs.c.id, docs.c.doc, revs.c.body)
+        select(docs.c.id, docs.c.doc, docs.c.seq, revs.c.body)
         .select_from(docs.join(revs, winner))
         .where(docs.c.barrel == barrel, docs.c.flags.bitwise_and(DELETED) == 0, revs.c.body.isnot(None))
     )
-    told = 0
-    for document_id, doc, body in connection.execute(live):
+    for document_id, doc, seq, body in connection.execute(live):
         for path, value, places in _paths(document_id, body):
-            shape = connection.execute(
-                select(shapes.c.shape).where(shapes.c.barrel == barrel, shapes.c.path == path)
-            ).scalar()
-            if shape is not None and _has(connection, (shape, value, doc, places)):
-                continue
-            yield shape, path, value, doc, places
-            told += 1
-            if told == limit:
-                return
+            yield path, value, doc, places, seq
+
+
+def missing_rows(connection: Connection, barrel: int, limit: int) -> Iterator[tuple[str, int]]:
+    """Up to so many rows that live documents give and the index lacks, as (path of the shape, doc)."""
+    told = 0
+    for path, value, doc, places, _ in given_rows(connection, barrel):
+        shape = connection.execute(
+            select(shapes.c.shape).where(shapes.c.barrel == barrel, shapes.c.path == path)
+        ).scalar()
+        if shape is not None and _has(connection, (shape, value, doc, places)):
+            continue
+        yield path, doc
+        told += 1
+        if told == limit:
+            return
 
 
 def _has(connection: Connection, key: Key) -> bool:

@@ -7,14 +7,15 @@ thread, so that it sees what it mends as it is; a large index makes other writer
 from __future__ import annotations
 
 from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from sqlalchemy import Connection, and_, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from feeds.errors import SpileError
 from feeds.storage.checks import Findings
-from feeds.storage.indexcheck import extra_rows, missing_rows, standing_and_left
+from feeds.storage.indexcheck import extra_rows, given_rows, standing_and_left
 from feeds.storage.schema import DELETED, barrels, docs, gone, log, paths, revs, shapes
 from feeds.storage.state import other_leaves
 from feeds.storage.transaction import Transaction
@@ -85,10 +86,11 @@ def _mend_index(barrel: int, transaction: Transaction) -> None:
         for key in extra:
             connection.execute(delete(paths).where(*_is(paths, key)))
     work = transaction.work(barrel, name)
-    for shape, path, value, doc, places in missing_rows(connection, barrel, 1 << 62):
-        seq = connection.execute(select(docs.c.seq).where(docs.c.barrel == barrel, docs.c.doc == doc)).scalar_one()
-        key = (work.number(path) if shape is None else shape, value, doc, places)
-        connection.execute(insert(paths).values(dict(zip(_KEY, key, strict=True), seq=seq)))
+    insert = transaction.statements.insert_missing(paths)
+    given = given_rows(connection, barrel)
+    while rows := list(islice(given, _BATCH)):
+        numbered = [(work.number(path), *rest) for path, *rest in rows]
+        connection.exec_driver_sql(insert, numbered).close()
     while both := standing_and_left(connection, barrel, _BATCH):
         for key in both:
             connection.execute(delete(gone).where(*_is(gone, key)))

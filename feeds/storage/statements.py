@@ -237,6 +237,12 @@ class Statements:
         )
         return self.sql(statement, *(column.name for column in table.c))
 
+    def insert_missing(self, table: Table) -> str:
+        """Insert a row given as a tuple of all columns, unless one of its key is there."""
+        make: Any = sqlite_insert if self._dialect.name == "sqlite" else postgresql_insert
+        statement = make(table).values({column.name: bindparam(column.name) for column in table.c})
+        return self.sql(statement.on_conflict_do_nothing(), *(column.name for column in table.c))
+
     def among(self, column: Any, name: str) -> Any:
         """The column is one of a list that is bound as one parameter, in the form of `as_list`."""
         if self._dialect.name == "sqlite":

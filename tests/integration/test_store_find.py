@@ -121,7 +121,7 @@ def pages(barrel: Barrel, limit: int, path: str, **query: Any) -> list[tuple[str
         after = page.next
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 @given(corpus=corpora, path=st.sampled_from(PATHS), order=st.sampled_from(["key", "value"]), bound=bounds)
 def test_a_search_agrees_with_a_look_at_every_document(
     store: Store, corpus: list[tuple[str, dict[str, Any]]], path: str, order: Any, bound: dict[str, Any]

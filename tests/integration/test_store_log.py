@@ -14,6 +14,7 @@ from store_tools import refusal, replicate, revisions
 
 from feeds import FIRST, NOW, Barrel, LogEntry, Position, Store, parse_patterns
 from feeds.errors import EpochChanged
+from feeds.storage import replay as replaying
 
 
 @pytest.fixture
@@ -234,3 +235,31 @@ def test_publishers_keep_their_places(store: Store, geo: Barrel) -> None:
     store.move_publisher("home", {geo: 9})
     assert store.publisher_position("home", geo) == 9
     assert store.publisher_position("away", geo) is None
+
+
+@pytest.mark.parametrize("matches_max", [0, 50_000])
+def test_a_leave_is_told_although_the_document_changed_again_before_it_was_read(
+    geo: Barrel, monkeypatch: pytest.MonkeyPatch, matches_max: int
+) -> None:
+    monkeypatch.setattr(replaying, "MATCHES_MAX", matches_max)
+    geo.put({"n": 1, "k": 0}, id="x")
+    geo.put({"n": 1, "k": 0}, id="y")
+    geo.put({"n": 2, "k": 0}, id="x", update=True)
+    replay = geo.replay(2, parse_patterns(["n/1"]))
+    again = geo.put({"n": 2, "k": 1}, id="x", update=True)
+    (row,) = replay.next(10).rows
+    assert (row.seq, row.id, row.removed, row.rev) == (3, "x", True, again.rev)
+
+
+@pytest.mark.parametrize("matches_max", [0, 50_000])
+def test_a_document_that_came_and_changed_again_entered(
+    geo: Barrel, monkeypatch: pytest.MonkeyPatch, matches_max: int
+) -> None:
+    monkeypatch.setattr(replaying, "MATCHES_MAX", matches_max)
+    geo.put({"n": 0, "k": 0}, id="x")
+    geo.put({"n": 1, "k": 0}, id="y")
+    for k in range(3):
+        geo.put({"n": 1, "k": k}, id="x", update=True)
+        geo.put({"n": 1, "k": k}, id="y", update=True)
+    rows = geo.changes(Position(2), patterns=parse_patterns(["n/1"])).results
+    assert [(row.id, row.entered) for row in rows] == [("x", True), ("y", False)]
