@@ -61,7 +61,8 @@ class LogEntry:
     """One committed change as it was then, with what a publisher and a hub need to tell it.
 
     `body` is the winner's canonical body as of this change, None when it was compacted since. `entered` are the
-    path texts that came with the change (all, if `fresh`), `gone` those that left, with their values.
+    path texts that came with the change (all, if `fresh`), `gone` those that left, with their values. The `first` change
+    of a document is the one it came with.
     """
 
     __slots__ = (
@@ -77,6 +78,7 @@ class LogEntry:
         "conflicts_changed",
         "deleted",
         "expired",
+        "first",
         "fresh",
         "id",
         "newest",
@@ -102,6 +104,7 @@ class LogEntry:
         entered: bytes | None,
         gone: bytes | None,
         at: int,
+        first: bool,
     ) -> None:
         self.seq = seq
         self.id = document_id
@@ -116,6 +119,7 @@ class LogEntry:
         self.newest = newest
         self.body = body
         self.at = at
+        self.first = first
         self._entered = entered
         self._gone = gone
         self._data: dict[str, Any] | None = None

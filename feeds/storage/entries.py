@@ -30,7 +30,7 @@ def bounded(result: Any, limit: int, body: int | None) -> tuple[list[Any], bool]
 
 def log_entry(row: Any) -> LogEntry | None:
     """An entry from a row of `tail`; None when its document was purged since."""
-    seq, document_id, generation, digest, flags, others, entered, gone, at, newest, body, _doc = row
+    seq, document_id, generation, digest, flags, others, entered, gone, at, newest, body, doc = row
     purged = bool(flags & PURGED)
     if purged:
         document_id, others = others, None
@@ -52,6 +52,7 @@ def log_entry(row: Any) -> LogEntry | None:
         entered,
         gone,
         at,
+        doc == seq,
     )
 
 

@@ -112,7 +112,7 @@ class Interests:
         old: set[_Group] = set()
         if standing:
             # A path that is not new stood here before, and so did whoever matched it.
-            new = entry.entered | {_id_path(entry)} if _is_new(entry) else entry.entered
+            new = entry.entered | {_id_path(entry)} if entry.first else entry.entered
             old = {group for group, paths in standing.items() if group in left or not new.issuperset(paths)}
         for group, paths in standing.items():
             row = _row(entry, group.interest, paths, group not in old, False, made)
@@ -143,11 +143,6 @@ class Interests:
 
 def _id_path(entry: LogEntry) -> str:
     return f"_id/{id_levels(entry.id)}"
-
-
-def _is_new(entry: LogEntry) -> bool:
-    """Whether the document itself came with this change, so that not even its tombstone was there before."""
-    return entry.fresh and entry.rev.startswith("1-")
 
 
 def _row(

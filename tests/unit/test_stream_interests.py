@@ -49,6 +49,7 @@ def entry(old: frozenset[str] | None, new: frozenset[str] | None) -> LogEntry:
         msgspec.json.encode(sorted(after - before)),
         msgspec.json.encode([[path, path.split("/")[1]] for path in sorted(before - after)]),
         0,
+        old is None,
     )
 
 
