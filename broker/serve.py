@@ -178,11 +178,12 @@ def _health(
     told = mqtt.stats()
     lag = publisher.stats()
     return {
-        "store": {"ok": store.alive, **store.stats()},
+        "store": {"ok": store.failure is None, "failure": store.failure, **store.stats()},
         "mqtt": {"ok": told.failure is None, "connections": told.connections, "failure": told.failure},
         "publisher": {
             "ok": lag["failure"] is None and not publisher.task.done(),
             "behind": sum(lag["behind"].values()),
+            "set_aside": lag["set_aside"],
             "failure": lag["failure"],
         },
         "maintenance": {"ok": maintenance.failure is None, "failure": maintenance.failure},

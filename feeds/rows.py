@@ -61,8 +61,8 @@ class LogEntry:
     """One committed change as it was then, with what a publisher and a hub need to tell it.
 
     `body` is the winner's canonical body as of this change, None when it was compacted since. `entered` are the
-    path texts that came with the change (all, if `fresh`), `gone` those that left, with their values. The `first` change
-    of a document is the one it came with.
+    path texts that came with the change (all, if `fresh`), `gone` those that left, with their values. `first` says
+    that the document itself came with the change.
     """
 
     __slots__ = (

@@ -64,6 +64,7 @@ class Store:
             self.writer.on_group = self._checkpointer.hint
         self._barrels: dict[str, Barrel] = {}
         self._drops = 0
+        self._publishers: set[str] = set()
         self._guard = threading.Lock()
         self._barrel_hooks: tuple[BarrelHook, ...] = ()
         self._maintenance: Maintenance | None = None
@@ -136,6 +137,9 @@ class Store:
             if transaction.execute(self.queries.barrel, name):
                 raise Exists(f"There is a barrel {name!r} already")
             transaction.execute(self.queries.insert_barrel, name, new_epoch(), text, created)
+            ((key, *_),) = transaction.execute(self.queries.barrel, name)
+            for broker in self._publishers:
+                transaction.execute(self.statements.upsert_publisher, broker, key, 0)
 
         self.writer.call(make)
         barrel = self.barrel(name)
@@ -226,6 +230,17 @@ class Store:
 
     # -- publishers
 
+    def add_publisher(self, broker: str) -> None:
+        """From now on every barrel keeps what `broker` has not been told yet; call it before telling anything."""
+
+        def add(transaction: Transaction) -> None:
+            for key, *_ in transaction.execute(self.queries.barrels):
+                if not transaction.execute(self.queries.publisher, broker, key):
+                    transaction.execute(self.statements.upsert_publisher, broker, key, 0)
+            self._publishers.add(broker)
+
+        self.writer.call(add)
+
     def publisher_position(self, broker: str, barrel: Barrel) -> int | None:
         """Up to where a broker was told of a barrel's changes; None if never."""
         with self.database.reading() as connection:
@@ -243,6 +258,16 @@ class Store:
         self.writer.call(move)
 
     # -- notes
+
+    def notes(self, prefix: str) -> dict[str, str]:
+        """Every small text stored under a key that begins with `prefix`."""
+        with self.database.reading() as connection:
+            rows = connection.exec_driver_sql(self.queries.meta_all).all()
+        return {key: value for key, value in rows if key.startswith(prefix)}
+
+    def dropped_barrel(self, key: int, name: str) -> Barrel:
+        """What is left of a barrel that was dropped under this name, for clearing up behind it."""
+        return Barrel(self, key, name, "", BarrelSettings())
 
     def note(self, key: str) -> str | None:
         """A small text that was stored under `key` (64 characters at most) with `set_note`."""
@@ -262,9 +287,9 @@ class Store:
     # -- the whole
 
     @property
-    def alive(self) -> bool:
-        """Whether writes are taken."""
-        return self.writer.alive
+    def failure(self) -> str | None:
+        """Why writes fail at present; None while they are taken."""
+        return self.writer.failure if self.writer.alive else "the writer has ended; restart the service"
 
     def maintain(self) -> dict[str, int]:
         """One bounded round of upkeep, to be called every so often; what it did, in rows.

@@ -12,7 +12,7 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Any
 
-from feeds.body import DOCUMENT_BYTES_MAX, Draft, check_id, check_values, draft, read_json
+from feeds.body import DOCUMENT_BYTES_MAX, Draft, canonical, check_id, check_values, draft, read_json
 from feeds.errors import BadRequest, SpileError, TooLarge
 from feeds.revisions import Revision
 
@@ -135,7 +135,13 @@ class Write:
                 raise BadRequest(
                     f"A merge patch cannot set {key!r}", hint="Patch your own keys; delete with a delete."
                 )
-        return cls(Verb.MERGE, check_id(id), Revision.parse(base) if base is not None else None, patch=value)
+        return cls(
+            Verb.MERGE,
+            check_id(id),
+            Revision.parse(base) if base is not None else None,
+            body=canonical(value),
+            patch=value,
+        )
 
     @classmethod
     def delete(cls, id: str, *, rev: str | None = None) -> Write:

@@ -148,6 +148,11 @@ def _extend(
     lived = state is not None and not state.deleted
     if state is None or len(state.leaves) == 1:
         ordered: Sequence[Node] = (node,)
+    elif work.find_rev(state, node.key) is not None:
+        # It came by replication before, without a word on its parent: what is written here is that link.
+        path = (revision, revision_of(parent)) if parent is not None else (revision,)
+        known = Write(Verb.REPLICATE, document_id, revision, deleted, data, body, history=path, expired=expired)
+        return _replicate(work, state, known)
     else:
         ordered = ordered_leaves([leaf for leaf in state.leaves if leaf is not parent] + [node])
     seq = work.seq + 1
@@ -169,7 +174,7 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Writte
         found = work.find_rev(state, write.rev.key)
         line = len(state.leaves) == 1
         if found is not None and not found[1] & MISSING and (len(path) == 1 or (line and _old(work, state, path))):
-            return Written(write.id, name, found[2], repeated=True)
+            return Written(write.id, name, min(found[2], state.seq), repeated=True)
         if line and len(path) > 1 and path[1].key == state.winner.key and _old(work, state, path):
             tree, path = tree_of(state.leaves), path[:2]  # the usual case: one more upon the only leaf
         else:
@@ -229,6 +234,7 @@ def _purge(work: BarrelWork, state: DocState | None, write: Write) -> Written:
             hint="Purge takes leaves; read them with ?conflicts=true.",
         )
     work.flush()
+    work.load_body(state)
     staying = [leaf for leaf in state.leaves if leaf.key not in leaving] if leaving else []
     if staying:
         return _purge_branches(work, state, staying)

@@ -126,8 +126,10 @@ def restore_backup(backup: Path, folder: Path) -> Manifest:
         raise _refusal(f"The folder {folder} cannot be written", error) from error
     aside = folder / ".spile.db.part"
     try:
-        if target.exists():
-            raise Exists(f"{folder} holds a store already", hint="Restore into another folder.")
+        for name in ("spile.db", "spile.db-wal", "spile.db-shm", "spile.db-journal"):
+            # A log that was left behind would be played over the restored file.
+            if (folder / name).exists():
+                raise Exists(f"{folder} holds a store already: {name}", hint="Restore into another folder.")
         aside.unlink(missing_ok=True)
         with closing(_opened(backup)) as source, closing(sqlite3.connect(aside)) as copy:
             copy.execute("PRAGMA synchronous = OFF")
@@ -175,6 +177,7 @@ def _begin_anew(copy: sqlite3.Connection) -> None:
         copy.execute("UPDATE meta SET value = ? WHERE key = 'store'", (uuid.uuid4().hex,))
         copy.execute("DELETE FROM meta WHERE key = ?", (_MANIFEST,))
         copy.execute("DELETE FROM publishers")
+        copy.execute("DELETE FROM meta WHERE key LIKE 'retained:%'")
         copy.execute("DELETE FROM tokens")
 
 

@@ -21,7 +21,7 @@ def bounded(result: Any, limit: int, body: int | None) -> tuple[list[Any], bool]
     for row in result:
         rows.append(row)
         if body is not None:
-            size += len(row[body] or b"")
+            size += len(row[body]) if isinstance(row[body], bytes) else 0
         if size >= PAGE_BYTES_MAX:
             result.close()
             return rows, True

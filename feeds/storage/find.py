@@ -24,6 +24,7 @@ from feeds.values import after_prefix, encode_value, text_prefix
 
 LIMIT_MAX = 10_000
 _CHUNK = 200
+_BODIES = 25  # held at once: documents may be large
 _SURELY_KEPT = 1 + 97  # bytes of an indexed text: a character that would end behind byte 100 is cut off whole
 _DOC_MAX = (1 << 63) - 1
 _LAST_PLACES = "\U0010ffff"
@@ -116,14 +117,16 @@ class Finder:
 
     def _scan(self, each: Range, mark: tuple[bytes, str, int, str] | None) -> Iterator[Hit]:
         """The hits of one range in value order, from behind `mark`."""
-        if mark is None:
-            place = (HIGHEST, _DOC_MAX, _LAST_PLACES) if self._query.descending else (LOWEST, -1, "")
+        if self._query.descending:
+            statement, bound, place = self._queries.hits_back, each.low, (each.high, -1, "")
         else:
-            place = (mark[0], mark[2], mark[3])
-        statement = self._queries.hits_back if self._query.descending else self._queries.hits
+            statement, bound, place = self._queries.hits, each.high, (each.low, -1, "")
+        if mark is not None:
+            marked = (mark[0], mark[2], mark[3])
+            place = min(place, marked) if self._query.descending else max(place, marked)
         chunk = min(_CHUNK, self._query.limit + 1)
         while True:
-            parameters = (each.shape, each.low, each.high, *place, chunk)
+            parameters = (each.shape, bound, *place, chunk)
             rows = self._connection.exec_driver_sql(statement, parameters).all()
             for value, doc, places in rows:
                 yield value, each.path, doc, places, each
@@ -167,6 +170,10 @@ class Finder:
     # -- the documents themselves
 
     def _checked(self, chunk: Sequence[Hit]) -> Iterator[Found]:
+        for begin in range(0, len(chunk), _BODIES):
+            yield from self._checked_part(chunk[begin : begin + _BODIES])
+
+    def _checked_part(self, chunk: Sequence[Hit]) -> Iterator[Found]:
         numbers = msgspec.json.encode(sorted({hit[2] for hit in chunk})).decode()
         rows = self._connection.exec_driver_sql(self._queries.docs_by_number, (self._barrel, numbers)).all()
         known = {row[0]: row for row in rows}

@@ -138,6 +138,7 @@ class Queries:
             *("new_name", "barrel"),
         )
         self.meta = sql(select(meta.c.value).where(meta.c.key == bindparam("key")), "key")
+        self.meta_all = sql(select(meta.c.key, meta.c.value))
         self.delete_meta = sql(delete(meta).where(meta.c.key == bindparam("key")), "key")
         self.ids_after = sql(
             select(docs.c.id)
@@ -184,18 +185,21 @@ class Queries:
             .offset(_NOTHING),
             *("shape", "low", "high", "row_limit"),
         )
-        # shape, low, high, value, doc, places, limit -> hits behind a place, in value order and back
+        # shape, bound, value, doc, places, limit -> hits behind a place up to a bound, in value order and back.
+        # Only one bound beside the place, or SQLite begins at the bound instead of the place.
         place = tuple_(paths.c.value, paths.c.doc, paths.c.places)
         mark: Any = tuple_(bindparam("value"), bindparam("doc"), bindparam("places"))
-        hits = select(paths.c.value, paths.c.doc, paths.c.places).where(
-            paths.c.shape == shape, paths.c.value >= low, paths.c.value < high
-        )
+        hits = select(paths.c.value, paths.c.doc, paths.c.places).where(paths.c.shape == shape)
+        # The plus takes the term out of the choice of an index.
+        at_least = literal_column("+paths.value" if statements.is_sqlite else "paths.value") >= low
         keys = (paths.c.value, paths.c.doc, paths.c.places)
-        order_of_hits = ("shape", "low", "high", "value", "doc", "places", "row_limit")
-        self.hits = sql(hits.where(place > mark).order_by(*keys).limit(limit).offset(_NOTHING), *order_of_hits)
+        ascending = hits.where(paths.c.value < high, place > mark).order_by(*keys)
+        self.hits = sql(
+            ascending.limit(limit).offset(_NOTHING), "shape", "high", "value", "doc", "places", "row_limit"
+        )
+        descending = hits.where(at_least, place < mark).order_by(*(key.desc() for key in keys))
         self.hits_back = sql(
-            hits.where(place < mark).order_by(*(key.desc() for key in keys)).limit(limit).offset(_NOTHING),
-            *order_of_hits,
+            descending.limit(limit).offset(_NOTHING), "shape", "low", "value", "doc", "places", "row_limit"
         )
         self.gone_between = sql(
             select(gone.c.doc, gone.c.seq)

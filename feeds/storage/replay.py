@@ -12,16 +12,18 @@ from typing import Any
 import msgspec
 from sqlalchemy import Connection
 
+from feeds.errors import EpochChanged
 from feeds.matcher import Matcher
 from feeds.paths import document_paths, id_levels
 from feeds.patterns import Pattern
 from feeds.rows import FeedPage, LogEntry, Row
 from feeds.storage.database import Database
-from feeds.storage.entries import bounded, log_entry, row_of
+from feeds.storage.entries import PAGE_BYTES_MAX, bounded, log_entry, row_of
 from feeds.storage.queries import Queries
 from feeds.storage.schema import DELETED
 from feeds.storage.selection import Selection, select
 
+RANGES_MIN = 64  # looked up in any case
 MATCHES_MAX = 50_000  # held in memory for one replay by index; with more, the log is read instead
 _PAGE = 500  # documents or log rows read at a time
 _PAGE_PLAIN = 2_000  # the same without bodies
@@ -87,6 +89,7 @@ class Replay:
         self._filter = PathFilter(patterns) if patterns else None
         self._matches: list[tuple[int, int]] | None = None  # (seq, doc), still to come
         self._match_at = 0
+        self._chunk = 50  # matches read at a time: more while their documents are small
         self._stood: set[int] = set()  # documents that matched already at `after`
         self._came: set[int] = set()  # in a replay by log: those that did not, and are to be told at a later row
         self._ready: list[tuple[Row, int]] = []  # rows read but not told yet, with their sizes
@@ -182,8 +185,8 @@ class Replay:
         budget = min(MATCHES_MAX, self.upto - self._since)
         with self._database.snapshot() as connection:
             selection = select(connection, self._queries, self._barrel, patterns)
-            if selection.ranges is None:
-                return None
+            if selection.ranges is None or len(selection.ranges) > max(RANGES_MIN, budget):
+                return None  # it may be anywhere, or there is more to look up than there are changes
 
             def run(statement: str, *parameters: Any) -> Sequence[Any]:
                 return connection.exec_driver_sql(statement, parameters).all()
@@ -233,10 +236,12 @@ class Replay:
     def _read_matches(self) -> None:
         """The next documents from the index, read as they are now and matched again."""
         assert self._matches is not None and self._filter is not None
-        chunk = self._matches[self._match_at : self._match_at + _PAGE]
+        chunk = self._matches[self._match_at : self._match_at + self._chunk]
         self._match_at += len(chunk)
         numbers = msgspec.json.encode([doc for _, doc in chunk]).decode()
         found = {row[0]: row for row in self._rows(self._queries.docs_by_number, self._barrel, numbers)}
+        small = sum(len(row[8] or b"") for row in found.values()) < PAGE_BYTES_MAX // 4
+        self._chunk = min(_PAGE, self._chunk * 2) if small else max(1, self._chunk // 2)
         for seq, doc in chunk:
             row = found.get(doc)
             if row is None:
@@ -250,7 +255,12 @@ class Replay:
 
     def _read_log(self) -> None:
         """Log rows since the position: documents that stand under the patterns, and leaves."""
-        rows, more = self._page(self._queries.tail, 10, _PAGE)
+        with self._database.snapshot() as connection:
+            head = connection.exec_driver_sql(self._queries.head, (self._barrel,)).first()
+            if head is None or head[1] > self._read_upto:
+                raise EpochChanged("What is still to be told was forgotten, as it is older than log_kept")
+            parameters = (self._barrel, self._read_upto, self.upto, _PAGE)
+            rows, more = bounded(connection.exec_driver_sql(self._queries.tail, parameters), _PAGE, 10)
         entries = [(entry, row) for row in rows if (entry := log_entry(row)) is not None and not entry.purged]
         present = self._present({row[11] for entry, row in entries if not entry.newest})
         for entry, row in entries:
@@ -319,7 +329,9 @@ def changes_back(
     statement = queries.changes_back_with_docs if docs or filtered else queries.changes_back
     found: list[Row] = []
     while upto > after and (limit is None or len(found) < limit):
-        rows = connection.exec_driver_sql(statement, (barrel, after, upto, _PAGE)).all()
+        page = _PAGE if limit is None else min(_PAGE, limit - len(found) + 1)
+        result = connection.exec_driver_sql(statement, (barrel, after, upto, page))
+        rows, more = bounded(result, page, 8 if docs or filtered else 0)
         for row in rows:
             paths = None if filtered is None else filtered.matching(row[2], row[8], bool(row[5] & DELETED))
             if paths == [] or (limit is not None and len(found) >= limit):
@@ -328,7 +340,7 @@ def changes_back(
             if paths is not None:
                 told.paths = paths
             found.append(told)
-        if len(rows) < _PAGE:
+        if not more:
             break
         upto = rows[-1][1] - 1
     return found, found[-1].seq if found else None

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Table,
     and_,
     bindparam,
+    case,
     delete,
     func,
     insert,
@@ -27,12 +28,15 @@ from sqlalchemy.sql import ClauseElement
 
 from feeds.storage.schema import barrels, docs, gone, locals_, log, paths, publishers, revs, shapes, tokens
 
+BODY_BYTES_READ_AHEAD: Any = literal_column("16384")
+
 
 class Statements:
     """SQL texts for one dialect."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
+        self.is_sqlite = dialect.name == "sqlite"
         self.begin = "BEGIN IMMEDIATE" if dialect.name == "sqlite" else "BEGIN"
 
         barrel: Any = bindparam("barrel")
@@ -68,7 +72,8 @@ class Statements:
             docs.c.flags,
             docs.c.others,
             docs.c.expires,
-            revs.c.body,
+            # Large ones are read one by one when they are needed, as a group may hold thousands of documents.
+            case((func.length(revs.c.body) <= BODY_BYTES_READ_AHEAD, revs.c.body)),
         )
         winner = and_(
             revs.c.barrel == docs.c.barrel,
@@ -146,11 +151,26 @@ class Statements:
             ),
             *("barrel", "doc", "generation", "digest"),
         )
+        self.delete_told_rev = self.sql(
+            delete(revs).where(
+                revs.c.barrel == barrel,
+                revs.c.doc == doc,
+                revs.c.generation == generation,
+                revs.c.digest == digest,
+                revs.c.seq <= bindparam("told"),
+            ),
+            *("barrel", "doc", "generation", "digest", "told"),
+        )
         self.delete_revs = self.sql(delete(revs).where(revs.c.barrel == barrel, revs.c.doc == doc), "barrel", "doc")
-        # Of a document with one leaf: what lies deeper than revs_limit.
+        # Of a document with one leaf: what lies deeper than revs_limit, and has been told.
         self.stem_line = self.sql(
-            delete(revs).where(revs.c.barrel == barrel, revs.c.doc == doc, revs.c.generation <= generation),
-            *("barrel", "doc", "generation"),
+            delete(revs).where(
+                revs.c.barrel == barrel,
+                revs.c.doc == doc,
+                revs.c.generation <= generation,
+                revs.c.seq <= bindparam("told"),
+            ),
+            *("barrel", "doc", "generation", "told"),
         )
         # Of a document with one leaf: superseded bodies that the publisher has told.
         self.compact_line = self.sql(

@@ -53,6 +53,7 @@ class Writes:
             answered = transaction.answered(self.barrel, self.token)
             if answered is not None:
                 return answered
+        work.fetch([write.id for write in self.writes])  # read already, unless the work was begun anew meanwhile
         outcomes: list[Outcome] = []
         for write in self.writes:
             try:

@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 from feeds.barrels import BarrelSettings
 from feeds.errors import Damaged
 from feeds.paths import leaf_path
+from feeds.storage.expiry import expiry_time
 from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, MISSING, PURGED
 from feeds.storage.shapes import ShapeNumbers
 from feeds.storage.state import (
@@ -117,6 +118,12 @@ class BarrelWork:
             raise Damaged(f"The leaf {leaf.revision} of {state.id!r} has no body")
         return found[3]
 
+    def load_body(self, state: DocState) -> None:
+        """Read the winner's body if it was left out for its size."""
+        if state.body is None and not state.deleted:
+            found = self.find_rev(state, state.winner.key)
+            state.body = None if found is None else found[3]
+
     def tree(self, state: DocState) -> Tree:
         """All revisions known of a document."""
         nodes = {}
@@ -175,6 +182,7 @@ class BarrelWork:
             self.states[document_id] = state
             self._new[state.doc] = state
         else:
+            self.load_body(state)
             old_winner = state.winner
             was_live, was_known = not old_winner.deleted, True
             old_bytes = len(state.body or b"") if was_live else 0
@@ -338,22 +346,23 @@ class BarrelWork:
     def _trim(self) -> None:
         """Stem what grew beyond revs_limit, and compact documents that are written often."""
         limit = self.settings.revs_limit
-        stems, compacts = [], []
-        told: int | None = None
+        stems, compacts, branched = [], [], []
         for state, before in self._grown.values():
             now = state.winner.generation
             if len(state.leaves) > 1:
                 if now > limit and now // _STEM_EVERY != before // _STEM_EVERY:
-                    self._stem_branched(state)
+                    branched.append(state)
                 continue
             if now > limit:
                 stems.append((self.barrel, state.doc, now - limit))
             if now // BODIES_KEPT != before // BODIES_KEPT and now > BODIES_KEPT:
-                if told is None:
-                    told = self.told()
-                compacts.append((self.barrel, state.doc, now - BODIES_KEPT, told))
-        self._many(self.statements.stem_line, stems)
-        self._many(self.statements.compact_line, compacts)
+                compacts.append((self.barrel, state.doc, now - BODIES_KEPT))
+        if stems or compacts or branched:
+            told = self.told()
+            self._many(self.statements.stem_line, [(*each, told) for each in stems])
+            self._many(self.statements.compact_line, [(*each, told) for each in compacts])
+            for state in branched:
+                self._stem_branched(state, told)
 
     def told(self) -> int:
         """Up to where every publisher has told this barrel's changes, or is too far behind to wait for."""
@@ -361,11 +370,11 @@ class BarrelWork:
         waited_for: int = self.seq - self._backlog_max
         return int(self.seq) if row[0] is None else max(int(row[0]), waited_for)
 
-    def _stem_branched(self, state: DocState) -> None:
+    def _stem_branched(self, state: DocState, told: int) -> None:
         _, removed = stem(self.tree(state), self.settings.revs_limit)
         self._many(
-            self.statements.delete_rev,
-            [(self.barrel, state.doc, node.generation, node.digest) for node in removed],
+            self.statements.delete_told_rev,
+            [(self.barrel, state.doc, node.generation, node.digest, told) for node in removed],
         )
 
 
@@ -380,16 +389,3 @@ def settings_of(text: str) -> BarrelSettings:
             _settings.clear()
         found = _settings[text] = BarrelSettings.parse(decode(text))
     return found
-
-
-def expiry_time(value: Any) -> float | None:
-    """The Unix time that an RFC 3339 text names; None for anything else, which then never expires."""
-    from datetime import UTC, datetime
-
-    if type(value) is not str or len(value) > 64:
-        return None
-    try:
-        parsed = datetime.fromisoformat(value)
-    except ValueError:
-        return None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()

@@ -60,6 +60,8 @@ class Writer:
         self.groups = 0
         self.operations = 0
         self.failures = 0
+        self.failure: str | None = None
+        """Why the last transaction failed, None once one is committed."""
         self.last_group = 0
         self._thread = threading.Thread(target=self._loop, name="spile-writer", daemon=True)
         self._thread.start()
@@ -195,14 +197,14 @@ class Writer:
                     self._commit([operation])
                 return
             self.failures += 1
-            if isinstance(error, SpileError):
-                _fail(group[0], error)
-            elif isinstance(error, DBAPIError):
-                _fail(group[0], translate(error))
-            else:
+            if isinstance(error, DBAPIError):
+                error = translate(error)
+            elif not isinstance(error, SpileError):
                 logger.error("a write failed: %s", error, exc_info=True)
-                _fail(group[0], error)
+            self.failure = str(error)
+            _fail(group[0], error)
             return
+        self.failure = None
         self._shapes.committed()
         self.operations += len(group)
         for operation, (answer, refusal) in zip(group, answers, strict=True):
@@ -220,6 +222,7 @@ class Writer:
         except DBAPIError as error:
             self._roll_back()
             self.failures += 1
+            self.failure = translate(error).reason
             for operation in group:
                 _fail(operation, translate(error))
             return False
