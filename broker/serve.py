@@ -78,8 +78,8 @@ class Service:
 async def serving(settings: Settings) -> AsyncIterator[Service]:
     """Start every part, in the order in which they lean on each other; stop them in reverse.
 
-    Stopping: HTTP and its feeds first, then MQTT's requests, then what is committed is published, then the broker's
-    sockets, and the store last.
+    Stopping: HTTP and its feeds first, then what is committed is published, then the streams end, then MQTT with its
+    requests under way (what those commit is told after the next start), and the store last.
     """
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
@@ -94,7 +94,6 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         stack.callback(followers.shutdown)
 
         streams = StreamService(store, followers, loop, limits=ServiceLimits(streams_per_owner=settings.streams_max))
-        stack.push_async_callback(streams.stop)
         mqtt: EmbeddedBroker
 
         async def answer(client: str, message: Message) -> bool:
@@ -125,6 +124,7 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         )
         await mqtt.start()
         stack.push_async_callback(mqtt.stop)
+        stack.push_async_callback(streams.stop)
         publisher = LogPublisher(store, mqtt, followers, publish_bytes_max=settings.publish_bytes_max)
         stack.push_async_callback(publisher.stop)
         maintenance = Maintenance(store, readers, settings.maintain_every)

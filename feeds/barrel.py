@@ -58,6 +58,10 @@ class Barrel:
         """The seq of the newest change, 0 before the first."""
         return int(self._head()[0])
 
+    def forgotten(self) -> int:
+        """The seq up to which log rows and left paths are not kept any more."""
+        return int(self._head()[1])
+
     def position(self, seq: int) -> str:
         """A seq of this barrel as a position."""
         return f"{seq}-{self.epoch}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +34,17 @@ POLL_S = 1.0  # a hint may be lost; the log is looked at this often anyway
 SAVE_S = 0.25  # how far the stored position may lag: what a crash tells twice
 HEAD_S = 0.5  # `_head` is told within 1 s after the last change
 HEAD_AGAIN_S = 10.0
-RETRY_S_MAX = 10.0
+NEWEST_BYTES = 4 << 20  # of documents in one page of newest states
+RETRY_S_MIN, RETRY_S_MAX = 0.1, 10.0
+
+
+_Page = tuple[list[LogEntry], int]  # entries, and the seq up to which they were looked for
+
+
+def _page(barrel: Barrel, after: int) -> _Page | None:
+    """A page of the log; None where a part of it is forgotten already."""
+    page = barrel.tail_page(after, PAGE)
+    return None if after < barrel.forgotten() else page
 
 
 @dataclass(slots=True)
@@ -49,7 +59,7 @@ class _Lane:
     head_told: int = -1
     head_told_at: float = 0.0
     behind_since: float | None = None
-    ahead: asyncio.Task[tuple[list[LogEntry], int]] | None = None
+    ahead: asyncio.Task[_Page | None] | None = None
     """The page behind the one that is being told."""
 
 
@@ -82,6 +92,7 @@ class LogPublisher:
         self._unhook = [store.on_commit(self._on_commit), store.on_barrel(self._on_barrel)]
         self._stopping = False
         self._saved_at = 0.0
+        self._polled_at = 0.0
         self.published = 0
         self.set_aside = 0
         self.failure: str | None = None
@@ -125,23 +136,57 @@ class LogPublisher:
     # -- the task
 
     async def _run(self) -> None:
-        await self._open_lanes()
-        polled = self._clock()
+        await self._patiently(self._begin)
         while True:
-            if self._changed:
-                await self._reopen()
-            if self._clock() - polled >= POLL_S:
-                polled = self._clock()
-                await self._open_lanes()
-            busy = False
-            for lane in list(self._lanes.values()):
-                busy = await self._advance(lane) or busy
-            await self._tell_heads()
-            await self._save(force=self._stopping)
+            busy = await self._patiently(self._round)
             if self._stopping and not busy:
                 return
             if not busy:
                 await self._sleep()
+
+    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T | None:
+        """Do a step until nothing that passes by itself stands in its way: a full queue, a full disk, a lock.
+
+        Positions move only behind what was told, so that a step may break off anywhere. None when stopping.
+        """
+        wait_s = RETRY_S_MIN
+        while True:
+            try:
+                return await step()
+            except SpileError as error:
+                if not error.retryable:
+                    raise
+                self.failure = error.reason
+                log.warning("publishing waits: %s", error.reason)
+            if self._stopping:
+                return None
+            await asyncio.sleep(wait_s)
+            wait_s = min(wait_s * 2, RETRY_S_MAX)
+
+    async def _begin(self) -> None:
+        await self._in_thread(lambda: self._store.add_publisher(self._name))
+        await self._retaining.clear_dropped()
+        await self._open_lanes()
+
+    async def _round(self) -> bool:
+        """Tell a page of every barrel; whether there was any."""
+        while self._changed:
+            name = next(iter(self._changed))
+            self._changed.discard(name)
+            try:
+                await self._reopen(name)
+            except SpileError:
+                self._changed.add(name)
+                raise
+        if self._clock() - self._polled_at >= POLL_S:
+            await self._open_lanes()
+        busy = False
+        for lane in list(self._lanes.values()):
+            busy = await self._advance(lane) or busy
+        await self._tell_heads()
+        await self._save(force=self._stopping)
+        self.failure = None
+        return busy
 
     async def _sleep(self) -> None:
         try:
@@ -153,6 +198,7 @@ class LogPublisher:
 
     async def _open_lanes(self) -> None:
         """Take up barrels that are new, and learn every head: the look that makes hints dispensable."""
+        self._polled_at = self._clock()
         infos = await self._in_thread(self._store.barrels)
         for info in infos:
             lane = self._lanes.get(info.name)
@@ -165,25 +211,28 @@ class LogPublisher:
         try:
             barrel = self._store.barrel(name)
             settings = await self._in_thread(barrel.current_settings)
-            told = await self._in_thread(lambda: self._store.publisher_position(self._name, barrel)) or 0
+            saved = await self._in_thread(lambda: self._store.publisher_position(self._name, barrel)) or 0
+            told = min(saved, await self._in_thread(barrel.head))
+            topics = BarrelTopics(name, barrel.epoch, settings, self._bytes_max)
+            await self._retaining.settle(barrel, topics, settings, told)
         except NotFound:
-            return None
-        topics = BarrelTopics(name, barrel.epoch, settings, self._bytes_max)
-        lane = _Lane(barrel, topics, told, told, told)
-        await self._insist(lambda: self._retaining.settle(barrel, topics, settings, told))
+            return None  # it was dropped meanwhile
+        lane = _Lane(barrel, topics, told, told, saved)
         self._lanes[name] = lane
         return lane
 
-    async def _reopen(self) -> None:
-        """Barrels whose settings changed or that came and went."""
-        changed, self._changed = self._changed, set()
-        for name in changed:
-            lane = self._lanes.pop(name, None)
-            if lane is not None:
-                await self._let_go(lane)
-                await self._save_lanes([lane])
-                await self._insist(lambda lane=lane: self._retaining.dropped(lane.barrel, lane.topics))  # type: ignore[misc]
-            await self._open(name)
+    async def _reopen(self, name: str) -> None:
+        """A barrel whose settings changed, or that came or went."""
+        self._hints.pop(name, None)  # it may be of the barrel that had this name before
+        lane = self._lanes.get(name)
+        if lane is not None:
+            await self._let_go(lane)
+            await self._save_lanes([lane])
+            await self._retaining.dropped(lane.barrel, lane.topics)
+            del self._lanes[name]
+        lane = await self._open(name)
+        if lane is not None:
+            lane.head = max(lane.told, await self._in_thread(lane.barrel.head))
 
     async def _advance(self, lane: _Lane) -> bool:
         """Tell the next page of a barrel's log; whether there was one."""
@@ -193,17 +242,21 @@ class LogPublisher:
             return False
         if lane.behind_since is None:
             lane.behind_since = self._clock()
-        if not lane.barrel.settings.retain and not self._publisher.wants(lane.topics.base):
-            lane.told = lane.head  # nobody there to tell
-            await self._let_go(lane)
-            return False
         try:
-            entries, upto = await (lane.ahead or self._read(lane, lane.told))
+            if not lane.barrel.settings.retain and not self._publisher.wants(lane.topics.base):
+                await self._let_go(lane)
+                lane.told = lane.head = await self._in_thread(lane.barrel.head)  # nobody there to tell
+                return False
+            page = await (lane.ahead or self._read(lane, lane.told))
         except NotFound:
             self._changed.add(lane.barrel.name)
             return False
         finally:
             lane.ahead = None
+        if page is None:
+            await self._tell_newest(lane)
+            return True
+        entries, upto = page
         if upto <= lane.told:
             lane.head = lane.told
             return False
@@ -214,9 +267,20 @@ class LogPublisher:
         lane.head = max(lane.head, upto)
         return True
 
-    def _read(self, lane: _Lane, after: int) -> asyncio.Task[tuple[list[LogEntry], int]]:
-        read = partial(lane.barrel.tail_page, after, PAGE)
+    def _read(self, lane: _Lane, after: int) -> asyncio.Task[_Page | None]:
+        read = partial(_page, lane.barrel, after)
         return asyncio.create_task(self._in_thread(read), name="spile-publisher-read")
+
+    async def _tell_newest(self, lane: _Lane) -> None:
+        """What is to be told is forgotten in part: tell every document's newest state instead."""
+        log.warning("%s: the log was forgotten before it was told; newest states are told", lane.barrel.name)
+        replay = await self._in_thread(lambda: lane.barrel.replay(lane.told, docs=True, leaves=False))
+        caught_up = False
+        while not caught_up:
+            rows = await self._in_thread(lambda: replay.next(PAGE, NEWEST_BYTES))
+            wanted = lane.topics.wanted(self._publisher.wants)
+            await self._publish([message for row in rows.rows for message in lane.topics.newest(row, wanted)])
+            lane.told, caught_up = max(lane.told, rows.seq), rows.caught_up
 
     async def _let_go(self, lane: _Lane) -> None:
         """Forget a page that was read ahead and will not be told from there."""
@@ -233,10 +297,11 @@ class LogPublisher:
                 await self._publish(batch)
                 lane.told = entry.seq
                 batch = []
-        if batch:
-            await self._publish(batch)
+        await self._publish(batch)
 
     async def _publish(self, batch: list[Message]) -> None:
+        if not batch:
+            return
         try:
             await self._insist(lambda: self._publisher.publish(batch))
             self.published += len(batch)
@@ -256,7 +321,7 @@ class LogPublisher:
     async def _insist(self, call: Callable[[], Any]) -> None:
         """Do it until the broker takes it; what cannot be helped by waiting is raised."""
         async for attempt in AsyncRetrying(
-            wait=wait_random_exponential(0.1, RETRY_S_MAX),
+            wait=wait_random_exponential(RETRY_S_MIN, RETRY_S_MAX),
             retry=retry_if_exception(self._may_retry),
             before_sleep=before_sleep_log(log, logging.WARNING),
             reraise=True,
@@ -284,8 +349,7 @@ class LogPublisher:
             if due or again:
                 batch.append(lane.topics.head_message(lane.told))
                 lane.head_told, lane.head_told_at = lane.told, now
-        if batch:
-            await self._publish(batch)
+        await self._publish(batch)
 
     def _unsaved(self) -> bool:
         return any(lane.told != lane.saved or lane.told != lane.head_told for lane in self._lanes.values())

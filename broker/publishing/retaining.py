@@ -19,6 +19,7 @@ from feeds.errors import NotFound
 
 _PAGE = 500
 _encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder().decode
 
 
 class Retaining:
@@ -35,19 +36,18 @@ class Retaining:
         self._store = store
         self._publisher = publisher
         self._in_thread = in_thread
-        self._broker = broker
+        self._prefix = f"retained:{broker}:"
         self._bytes_max = bytes_max
 
     async def settle(self, barrel: Barrel, topics: BarrelTopics, settings: BarrelSettings, told: int) -> None:
-        """Retain or clear every document told so far, if the settings changed since the last time."""
-        mark = _encode([settings.retain, settings.publish]).decode()
+        """Retain or clear every document, if the settings changed since the last time; `told` is the position."""
+        mark = _encode([settings.retain, settings.publish, barrel.name]).decode()
         key = self._key(barrel)
-        stored = await self._in_thread(lambda: self._store.note(key))
-        before = stored if stored is not None else _encode([False, None]).decode()
+        before = await self._in_thread(lambda: self._store.note(key))
         if before == mark:
             return
-        retained_before = msgspec.json.decode(before)[0]
-        if told and (settings.retain or retained_before):
+        retained_before = before is not None and bool(_decode(before)[0])
+        if settings.retain or retained_before:
             await self._sweep(barrel, topics, told, retained_before)
         await self._in_thread(lambda: self._store.set_note(key, mark))
 
@@ -57,43 +57,67 @@ class Retaining:
             await self._in_thread(barrel.head)
             return
         except NotFound:
-            pass
+            await self._clear(barrel, topics)
+
+    async def clear_dropped(self) -> None:
+        """Clear what was retained of barrels that were dropped while nobody was here to do it."""
+        notes = await self._in_thread(lambda: self._store.notes(self._prefix))
+        infos = await self._in_thread(self._store.barrels)
+        present = {self._key(self._store.barrel(info.name)) for info in infos} if notes else set()
+        for key, note in notes.items():
+            if key not in present:
+                name = str(_decode(note)[2])
+                gone = self._store.dropped_barrel(int(key.removeprefix(self._prefix)), name)
+                await self._clear(gone, BarrelTopics(name, "", BarrelSettings(), self._bytes_max))
+
+    async def _clear(self, barrel: Barrel, topics: BarrelTopics) -> None:
         key = self._key(barrel)
-        stored = await self._in_thread(lambda: self._store.note(key))
-        if isinstance(stored, str) and msgspec.json.decode(stored)[0]:
-            await self._clear_all(barrel, topics)
-        await self._publisher.publish([Message(topics.head, b"", ID_QOS, True)])
+        note = await self._in_thread(lambda: self._store.note(key))
+        after = "" if note is not None and _decode(note)[0] else None
+        while after is not None:
+            ids = await self._in_thread(partial(barrel.ids_after, after, _PAGE))
+            await self._publisher.publish([topics.clear(each) for each in ids])
+            after = ids[-1] if ids else None
+        if await self._in_thread(partial(self._is_gone, barrel)):
+            await self._publisher.publish([Message(topics.head, b"", ID_QOS, True)])
         await self._in_thread(lambda: self._store.set_note(key, None))
 
-    async def _clear_all(self, barrel: Barrel, topics: BarrelTopics) -> None:
-        ids = barrel.ids_after("", _PAGE)
-        while ids:
-            await self._publisher.publish([topics.clear(each) for each in ids])
-            read = partial(barrel.ids_after, ids[-1], _PAGE)
-            ids = await self._in_thread(read)
+    def _is_gone(self, barrel: Barrel) -> bool:
+        """Whether no other barrel has taken the name, whose head it would be that is cleared."""
+        return all(info.name != barrel.name for info in self._store.barrels())
 
     async def _sweep(self, barrel: Barrel, topics: BarrelTopics, told: int, retained_before: bool) -> None:
-        replay = barrel.replay(0, docs=True, doc_bytes_max=self._bytes_max, leaves=False)
+        replay = await self._in_thread(
+            lambda: barrel.replay(0, docs=True, doc_bytes_max=self._bytes_max, leaves=False)
+        )
         caught_up = replay.upto == 0
         while not caught_up:
             page = await self._in_thread(lambda: replay.next(_PAGE, 4 << 20))
-            batch = []
-            for row in page.rows:
-                if row.seq > told:
-                    break  # still to be told in its turn
-                message = self._message(topics, row, barrel.epoch, retained_before)
-                if message is not None:
-                    batch.append(message)
-            if batch:
-                await self._publisher.publish(batch)
-            caught_up = page.caught_up or page.seq >= told
+            messages = (self._message(topics, row, told, barrel.epoch, retained_before) for row in page.rows)
+            await self._publisher.publish([message for message in messages if message is not None])
+            caught_up = page.caught_up
+        if retained_before:
+            await self._clear_purged(barrel, topics, told)
 
-    def _message(self, topics: BarrelTopics, row: Row, epoch: str, retained_before: bool) -> Message | None:
+    async def _clear_purged(self, barrel: Barrel, topics: BarrelTopics, told: int) -> None:
+        """Documents that were purged and not told yet: no look at the documents shows them."""
+        while True:
+            entries, upto = await self._in_thread(partial(barrel.tail_page, told, _PAGE))
+            await self._publisher.publish([topics.clear(entry.id) for entry in entries if entry.purged])
+            if upto <= told:
+                return
+            told = upto
+
+    def _message(
+        self, topics: BarrelTopics, row: Row, told: int, epoch: str, retained_before: bool
+    ) -> Message | None:
         if topics.retains(row.id) and not row.deleted:
-            told = IdMessage(row.seq, row.id, row.rev, row.changes, doc=row.doc, epoch=epoch)
-            told.doc_omitted = row.doc_omitted
-            return Message(topics.id_topic(row.id), _encode(told), ID_QOS, True)
+            if row.seq > told:
+                return None  # it is told, and retained, in its turn
+            state = IdMessage(row.seq, row.id, row.rev, row.changes, doc=row.doc, epoch=epoch)
+            state.doc_omitted = row.doc_omitted
+            return Message(topics.id_topic(row.id), _encode(state), ID_QOS, True)
         return topics.clear(row.id) if retained_before else None
 
     def _key(self, barrel: Barrel) -> str:
-        return f"retained:{self._broker}:{barrel.key}"[:64]
+        return f"{self._prefix}{barrel.key}"

@@ -13,7 +13,7 @@ import msgspec
 from broker.mqtt.contract import Message
 from feeds.barrels import BarrelSettings
 from feeds.matcher import Matcher
-from feeds.paths import encode_segment, id_levels, leaf_path
+from feeds.paths import document_leaves, encode_segment, fits, id_levels, leaf_path
 from feeds.patterns import parse_patterns
 from feeds.rows import LogEntry, Row, document_json
 
@@ -106,6 +106,28 @@ class BarrelTopics:
         found.extend(self._standing(entry, wanted))
         found.extend(self._left(entry, wanted))
         return found
+
+    def newest(self, row: Row, wanted: Wanted) -> Iterator[Message]:
+        """The messages of a document's newest state, where the changes that led to it are not kept."""
+        document = b"" if isinstance(row.doc, msgspec.UnsetType) else bytes(row.doc)
+        levels = id_levels(row.id)
+        if self.publishes("_id/" + levels):
+            told = IdMessage(
+                row.seq, row.id, row.rev, row.changes, deleted=row.deleted, expired=row.expired, epoch=self._epoch
+            )
+            if len(document) > self._bytes_max:
+                told.doc_omitted = True
+            else:
+                told.doc = row.doc
+            yield Message(self._id_base + levels, _Lazy(told), ID_QOS, self._retain and not row.deleted)
+            if self._retain and row.deleted:
+                yield self.clear(row.id)
+        if row.deleted or not document or row.id.startswith("_design/"):
+            return
+        for leaf in document_leaves(msgspec.json.decode(document)):
+            if wanted.segment(leaf[0].partition("/")[0]) and fits(leaf) and self.publishes(path := leaf_path(leaf)):
+                at = PathMessage(row.seq, row.id, row.rev, path, leaf[2])
+                yield Message(f"{self.base}/{path}", _Lazy(at), self._path_qos)
 
     def wanted(self, wants: Wants) -> Wanted:
         """What to ask about keys while a page is told."""
