@@ -15,6 +15,7 @@ from store_tools import Clock, count, held, refusal, replicate, revisions, rows
 
 from feeds import Barrel, Store, StoreSettings, Token, Write, Written
 from feeds.errors import BadRequest, Conflict, Deleted, Exists, Missing, NotFound, TokenReused, TooLarge
+from feeds.revisions import Revision, next_revision
 
 
 @pytest.fixture
@@ -618,3 +619,14 @@ def test_commits_are_told_to_hooks(store: Store, geo: Barrel) -> None:
     geo.put({}, id="y")
     geo.info()
     assert told == [("geo", 1)]
+
+
+def test_a_write_whose_revision_came_before_without_its_parent_links_it(geo: Barrel) -> None:
+    first = geo.put({"_id": "d", "x": 1}).rev
+    with_child = geo.put({"_id": "e", "x": 1}).rev
+    assert with_child.startswith("1-")
+    child = str(next_revision(Revision.parse(first), False, b'{"x":2}'))
+    geo.bulk([{"_id": "d", "_rev": child, "x": 2}], new_edits=False)
+    told = geo.put({"_id": "d", "x": 2}, rev=first)
+    assert (told.rev, told.repeated) == (child, True)
+    assert geo.get("d", conflicts=True).extra == {}

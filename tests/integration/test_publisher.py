@@ -1,0 +1,174 @@
+"""The publisher on a real store, with a broker that writes down what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from broker.mqtt.contract import Message
+from broker.publishing.publisher import LogPublisher
+from feeds import Store
+from feeds.errors import BadRequest, Unavailable
+
+
+class Recorder:
+    """A broker that hears everything, keeps what is retained, and may be away or picky."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self.retained: dict[str, bytes] = {}
+        self.wanted = True
+        self.away = 0
+        self.refuses: str | None = None
+
+    async def publish(self, batch: Sequence[Message]) -> None:
+        if self.away:
+            self.away -= 1
+            raise Unavailable("the broker is away")
+        for message in batch:
+            if message.topic == self.refuses:
+                raise BadRequest("no such topic")
+        for message in batch:
+            payload = message.payload if isinstance(message.payload, bytes) else message.payload()
+            self.heard.append((message.topic, payload))
+            if message.retain:
+                self.retained[message.topic] = payload
+                if not payload:
+                    del self.retained[message.topic]
+
+    def wants(self, prefix: str) -> bool:
+        return self.wanted
+
+    def seqs(self, barrel: str) -> list[int]:
+        return [json.loads(told)["seq"] for topic, told in self.heard if f"/{barrel}/_id/" in topic and told]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    with Store.open(tmp_path) as opened:
+        yield opened
+
+
+@asynccontextmanager
+async def publishing(store: Store, broker: Recorder) -> AsyncIterator[LogPublisher]:
+    with ThreadPoolExecutor(2) as executor:
+        publisher = LogPublisher(store, broker, executor)
+        try:
+            yield publisher
+            assert not publisher.task.done(), publisher.task
+        finally:
+            await publisher.stop()
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.01)
+
+
+async def test_every_update_of_a_fresh_barrel_is_told_with_its_document(store: Store) -> None:
+    broker = Recorder()
+    async with publishing(store, broker):
+        await until(lambda: "embedded" in store._publishers)
+        geo = await asyncio.to_thread(store.create, "geo", {"revs_limit": 10})
+        updates = [{"_id": "a", "value": value} for value in range(500)]
+        await asyncio.to_thread(lambda: geo.bulk(updates, update=True))
+        await until(lambda: len(broker.seqs("geo")) == 500)
+    told = [json.loads(payload)["doc"]["value"] for topic, payload in broker.heard if "/_id/" in topic]
+    assert told == list(range(500))
+
+
+async def test_a_store_or_a_broker_that_cannot_for_a_while_only_delays(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    geo = store.create("geo")
+    broker = Recorder()
+    broker.away = 2
+    failures = iter([Unavailable("locked"), Unavailable("locked")])
+    move = store.move_publisher
+
+    def failing(name: str, seqs: dict[object, int]) -> None:
+        error = next(failures, None)
+        if error is not None:
+            raise error
+        move(name, seqs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "move_publisher", failing)
+    async with publishing(store, broker) as publisher:
+        await asyncio.to_thread(lambda: geo.bulk([{"_id": str(at)} for at in range(10)]))
+        await until(lambda: store.publisher_position("embedded", geo) == 10)
+        await until(lambda: publisher.failure is None)
+    assert sorted(set(broker.seqs("geo"))) == list(range(1, 11))
+
+
+async def test_a_barrel_made_anew_begins_at_its_own_first_change(store: Store) -> None:
+    broker = Recorder()
+    broker.wanted = False
+    async with publishing(store, broker):
+        old = await asyncio.to_thread(store.create, "geo")
+        await asyncio.to_thread(lambda: old.bulk([{"_id": str(at)} for at in range(50)]))
+        await asyncio.to_thread(store.drop, "geo")
+        new = await asyncio.to_thread(store.create, "geo")
+        await until(lambda: f'"epoch":"{new.epoch}"'.encode() in broker.retained.get("barrels/geo/_head", b""))
+        assert json.loads(broker.retained["barrels/geo/_head"])["seq"] == 0
+        broker.wanted = True
+        await asyncio.to_thread(lambda: new.bulk([{"_id": f"n{at}"} for at in range(20)]))
+        await until(lambda: broker.seqs("geo") == list(range(1, 21)))
+
+
+async def test_where_the_log_was_forgotten_newest_states_are_told(tmp_path: Path) -> None:
+    now = [1_000_000.0]
+    with Store.open(tmp_path, clock=lambda: now[0]) as store:
+        geo = store.create("geo", {"log_kept": 60, "retain": True})
+        geo.bulk([{"_id": str(at), "kind": "rare"} for at in range(5)])
+        now[0] += 3600
+        store.maintain()
+        assert geo.forgotten() == 5
+        geo.put({"_id": "late", "kind": "rare"})
+        broker = Recorder()
+        async with publishing(store, broker):
+            await until(lambda: len(broker.seqs("geo")) == 6)
+    assert {topic.rsplit("/", 1)[1] for topic in broker.retained} == {"0", "1", "2", "3", "4", "late", "_head"}
+    assert sum(topic == "barrels/geo/kind/rare" for topic, _ in broker.heard) == 6
+
+
+async def test_what_was_retained_and_changed_untold_is_cleared_with_retain(store: Store) -> None:
+    geo = store.create("geo", {"retain": True})
+    geo.bulk([{"_id": name} for name in ("stays", "changes", "goes", "is-purged")])
+    broker = Recorder()
+    async with publishing(store, broker):
+        await until(lambda: len(broker.retained) == 5)
+    geo.put({"_id": "changes", "x": 1}, update=True)
+    geo.delete("goes", rev=geo.get("goes").rev)
+    geo.purge("is-purged")
+    store.configure("geo", {"retain": False})
+    async with publishing(store, broker):
+        await until(lambda: set(broker.retained) == {"barrels/geo/_head"})
+
+
+async def test_a_barrel_dropped_while_nobody_published_is_cleared(store: Store) -> None:
+    geo = store.create("geo", {"retain": True})
+    geo.bulk([{"_id": "a"}, {"_id": "b/c"}])
+    broker = Recorder()
+    async with publishing(store, broker):
+        await until(lambda: len(broker.retained) == 3)
+    store.drop("geo")
+    async with publishing(store, broker):
+        await until(lambda: not broker.retained)
+    assert store.notes("retained:") == {}
+
+
+async def test_a_message_that_the_broker_will_never_take_is_set_aside(store: Store) -> None:
+    geo = store.create("geo")
+    geo.bulk([{"_id": "a"}, {"_id": "b"}, {"_id": "c"}])
+    broker = Recorder()
+    broker.refuses = "barrels/geo/_id/b"
+    async with publishing(store, broker) as publisher:
+        await until(lambda: broker.seqs("geo") == [1, 3])
+        assert publisher.stats()["set_aside"] == 1
