@@ -6,11 +6,13 @@ operations are tried one by one, so that a fault is told to the one who caused i
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
@@ -27,6 +29,7 @@ logger = logging.getLogger("spile.writer")
 
 WAITING_MAX = 20_000  # writes in the queue; beyond it callers are told at once rather than made to wait
 WAITING_BYTES_MAX = 128 * 1024 * 1024
+_LARGE_GROUP = 200  # writes
 GROUP_MAX = 2_000  # writes of one transaction: longer ones make everybody wait without being faster
 GROUP_BYTES_MAX = 32 * 1024 * 1024
 
@@ -145,7 +148,8 @@ class Writer:
         try:
             while (group := self._take()) is not None:
                 if group:
-                    self._commit(group)
+                    with _no_collections(group):
+                        self._commit(group)
         except BaseException as error:
             logger.critical("the writer died: %s", error, exc_info=True)
             self._die(error, group or [])
@@ -258,6 +262,20 @@ class Writer:
                         hook(work.name, work.seq)
                     except Exception:
                         logger.exception("a commit hook failed")
+
+
+@contextmanager
+def _no_collections(group: list[Operation]) -> Iterator[None]:
+    """Let Python's garbage collector rest during a large group: it would look through a hundred thousand short-lived
+    rows, which hold no cycles, again and again (a tenth of a bulk write)."""
+    pause = gc.isenabled() and sum(operation.weight for operation in group) >= _LARGE_GROUP
+    if pause:
+        gc.disable()
+    try:
+        yield
+    finally:
+        if pause:
+            gc.enable()
 
 
 def _run(operation: Operation, transaction: Transaction) -> tuple[Any, SpileError | None]:
