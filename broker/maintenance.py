@@ -12,6 +12,8 @@ from feeds.errors import SpileError
 
 log = logging.getLogger("spile.maintenance")
 
+EXPIRE_S = 1.0  # what has expired is told within about that time
+
 
 class Maintenance:
     """Runs `Store.maintain` every so often; a round that fails is told, and the next one tries again."""
@@ -45,8 +47,16 @@ class Maintenance:
                 self.failure = error.reason
                 log.warning("maintenance failed: %s", error.reason)
             self.rounds += 1
-            try:
-                async with asyncio.timeout(self._every_s):
-                    await self._stopping.wait()
-            except TimeoutError:
-                continue
+            ends = loop.time() + self._every_s
+            while loop.time() < ends and not self._stopping.is_set():
+                try:
+                    async with asyncio.timeout(min(EXPIRE_S, self._every_s)):
+                        await self._stopping.wait()
+                except TimeoutError:
+                    await self._expire(loop)
+
+    async def _expire(self, loop: asyncio.AbstractEventLoop) -> None:
+        try:
+            await loop.run_in_executor(self._executor, self._store.expire)
+        except SpileError as error:
+            log.warning("sweeping what has expired failed, and is tried again: %s", error.reason)

@@ -46,6 +46,7 @@ class Barrel:
 
     def info(self) -> BarrelInfo:
         """Counts, head, epoch and settings."""
+        self._sweep()
         from feeds.store import barrel_info
 
         with self._store.database.reading() as connection:
@@ -53,6 +54,11 @@ class Barrel:
         if row is None:
             raise self._gone()
         return barrel_info(row)
+
+    def _sweep(self) -> None:
+        """Delete what has expired, so that no reader is told of it as living."""
+        if self.settings.ttl is not None or self.settings.ttl_field is not None:
+            self._store.expire(self)
 
     def head(self) -> int:
         """The seq of the newest change, 0 before the first."""
@@ -247,6 +253,7 @@ class Barrel:
         leaves: bool = True,
     ) -> Replay:
         """The newest row of each document after a seq up to the head, page by page."""
+        self._sweep()
         store = self._store
         return Replay(
             *(store.database, store.queries, self.key, after, self.head(), patterns),
@@ -310,6 +317,7 @@ class Barrel:
     def _changes_back(self, after: int, limit: int | None, patterns: Sequence[Pattern], docs: bool) -> ChangesPage:
         from feeds.storage.replay import changes_back
 
+        self._sweep()
         head = self.head()
         with self._store.database.snapshot() as connection:
             rows, at = changes_back(

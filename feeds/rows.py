@@ -212,7 +212,7 @@ class Found(msgspec.Struct, omit_defaults=True):
 
     id: str
     path: str
-    value: Any = None
+    value: Any
     doc: Raw | UnsetType = UNSET
 
 

@@ -300,6 +300,10 @@ class Store:
         """
         return self._upkeep().round()
 
+    def expire(self, barrel: Barrel | None = None) -> int:
+        """Delete what has expired in a barrel, or in all; how many documents. Cheap where nothing can expire."""
+        return self._upkeep().expire(None if barrel is None else barrel.key)
+
     def compact(self, name: str) -> int:
         """Drop the bodies of every superseded revision of a barrel, as far as publishers have told them; how many.
 

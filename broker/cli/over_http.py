@@ -22,6 +22,7 @@ from broker.cli.events import Event, events
 from broker.cli.inputs import BadInput
 from broker.cli.remote_errors import error_of
 from feeds.errors import BadRequest, SpileError, Timeout, Unavailable
+from feeds.patterns import Pattern
 
 __all__ = ["HttpBackend"]
 
@@ -140,7 +141,9 @@ class HttpBackend:
             limit=limit,
             after=after,
         )
-        answer = self._answer("GET", f"{_barrel(barrel)}/paths/{quote(path, safe='/%+*')}", options=asked)
+        levels = ("*" if level == "#" else level for level in Pattern.parse(path).levels)
+        place = quote("/".join(levels), safe="/%+*")
+        answer = self._answer("GET", f"{_barrel(barrel)}/paths/{place}", options=asked)
         return self._read(answer.content, Found)
 
     def changes(self, barrel: str, query: ChangesQuery, *, limit: int | None) -> Iterator[bytes]:

@@ -46,10 +46,13 @@ def path_text(raw: str) -> str:
     """The path behind a raw URL path: every segment decoded and encoded as paths are.
 
     A segment that is a bare `+` or `*` is a wildcard (a last `*` for all that follows); percent-encoded it is the
-    character itself.
+    character itself, but for a last `%23`: a bare `#` would end the URL.
     """
     segments = raw.removeprefix("/").split("/")
-    return "/".join(part if part in ("+", "*") else encode_segment(decode(part, "path")) for part in segments)
+    path = [part if part in ("+", "*") else encode_segment(decode(part, "path")) for part in segments]
+    if segments[-1] == "%23":
+        path[-1] = "#"
+    return "/".join(path)
 
 
 ROUTES = [

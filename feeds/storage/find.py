@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from feeds.errors import BadRequest
-from feeds.paths import Leaf, document_leaves, key_path, value_segment
+from feeds.paths import Leaf, document_leaves, encode_segment, key_path, value_segment
 from feeds.patterns import Pattern
 from feeds.rows import FindPage, Found, document_json
 from feeds.storage.queries import Queries
@@ -225,7 +225,9 @@ def matches_path(levels: Sequence[str], place: Sequence[str]) -> bool:
 
 
 def _matches_either(pattern: Pattern, place: Sequence[str], leaf: Leaf) -> bool:
-    return matches_path(pattern.levels, place) or pattern.matches((*place, value_segment(leaf[2])))
+    # The whole text, not cut as in topics: who asks for one value means that one.
+    value = encode_segment(leaf[2]) if type(leaf[2]) is str else value_segment(leaf[2])
+    return matches_path(pattern.levels, place) or pattern.matches((*place, value))
 
 
 def _order_of(value: Any) -> tuple[int, Any]:

@@ -53,6 +53,11 @@ class Maintenance:
             done["dropped"] = self._clearing.round(ROUND_STEPS)
             return done
 
+    def expire(self, key: int | None = None) -> int:
+        """Sweep what has expired, in one barrel or in all; how many documents."""
+        barrels = [row for row in self._rows(self._sql.barrels) if key is None or row[0] == key]
+        return self._expire([row for row in barrels if _expires(row[4])])
+
     def compact(self, barrel: int) -> int:
         """Drop every superseded body of a barrel that the publishers have told; how many went."""
         dropped = 0
@@ -164,3 +169,8 @@ def _many(transaction: Transaction, statement: str, rows: list[Any]) -> int:
     touched = done.rowcount
     done.close()
     return touched
+
+
+def _expires(settings: str) -> bool:
+    parsed = settings_of(settings)
+    return parsed.ttl is not None or parsed.ttl_field is not None

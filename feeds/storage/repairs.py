@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from feeds.store import Store
 
 _BATCH = 1_000  # index rows that are too many, held while they are dropped
-_KEY = ("shape", "value", "doc", "places")
 
 
 class Repair:
@@ -81,10 +80,12 @@ def _mend_index(barrel: int, transaction: Transaction) -> None:
     connection = transaction.connection
     head, name = connection.execute(select(barrels.c.seq, barrels.c.name).where(barrels.c.barrel == barrel)).one()
     mine = select(shapes.c.shape).where(shapes.c.barrel == barrel)
+    for table in (paths, gone):  # rows that no shape names any more belong to nobody
+        connection.execute(delete(table).where(table.c.shape.not_in(select(shapes.c.shape))))
     connection.execute(delete(paths).where(paths.c.shape.in_(mine), paths.c.seq > head))
     while extra := list(extra_rows(connection, barrel, _BATCH)):
         for key in extra:
-            connection.execute(delete(paths).where(*_is(paths, key)))
+            transaction.execute(transaction.statements.delete_path, *key)
     work = transaction.work(barrel, name)
     insert = transaction.statements.insert_missing(paths)
     given = given_rows(connection, barrel)
@@ -93,11 +94,7 @@ def _mend_index(barrel: int, transaction: Transaction) -> None:
         connection.exec_driver_sql(insert, numbered).close()
     while both := standing_and_left(connection, barrel, _BATCH):
         for key in both:
-            connection.execute(delete(gone).where(*_is(gone, key)))
-
-
-def _is(table: Any, key: tuple[Any, ...]) -> list[Any]:
-    return [table.c[name] == part for name, part in zip(_KEY, key, strict=True)]
+            transaction.execute(transaction.statements.delete_gone, *key)
 
 
 def _mend_counts(barrel: int, transaction: Transaction) -> None:

@@ -18,7 +18,7 @@ from store_tools import refusal
 
 from feeds import Barrel, Found, Store
 from feeds.errors import BadRequest
-from feeds.paths import document_leaves, key_path, value_segment
+from feeds.paths import document_leaves, encode_segment, key_path, value_segment
 from feeds.patterns import Pattern
 from feeds.values import encode_value
 
@@ -83,10 +83,15 @@ def stands(path: str, levels: tuple[str, ...], value: Any, bounded: bool) -> boo
         wanted = levels[:-1]
         if bounded:
             return len(place) >= len(wanted) and Pattern(levels).matches(place)
-        return Pattern(levels).matches((*place, value_segment(value)))
+        return Pattern(levels).matches((*place, whole_segment(value)))
     if len(place) == len(levels) and all(level in ("+", at) for level, at in zip(levels, place, strict=True)):
         return True
-    return not bounded and Pattern(levels).matches((*place, value_segment(value)))
+    return not bounded and Pattern(levels).matches((*place, whole_segment(value)))
+
+
+def whole_segment(value: Any) -> str:
+    """The value as last segment, a text in full: who looks one up means that one."""
+    return encode_segment(value) if isinstance(value, str) else value_segment(value)
 
 
 def wanted(
@@ -228,3 +233,11 @@ def test_paths_beyond_the_limits_are_counted_and_not_found(geo: Barrel) -> None:
     geo.put({"deep": deep, "n": 2}, id="x", update=True)
     geo.delete("x", rev=geo.get("x").rev)
     assert geo.find("#").results == []
+
+
+def test_long_texts_are_found_exactly_and_nulls_have_a_value(store: Store) -> None:
+    odd = store.create("odd")
+    odd.bulk([{"_id": "a", "L": "x" * 150}, {"_id": "b", "L": "x" * 151}, {"_id": "n", "v": None}])
+    assert [hit.id for hit in odd.find("L/" + "x" * 150).results] == ["a"]
+    assert odd.find("L/" + "x" * 100).results == []
+    assert msgspec.json.encode(odd.find("v/null").results) == b'[{"id":"n","path":"v","value":null}]'
