@@ -13,7 +13,7 @@ from feeds.errors import Deleted, Missing, NotFound, SpileError
 from feeds.revisions import Revision
 from feeds.rows import document_json
 from feeds.storage.queries import Queries
-from feeds.storage.schema import DELETED, MISSING
+from feeds.storage.schema import DELETED, EXPIRED, MISSING
 from feeds.storage.state import other_leaves
 from feeds.tree import Key
 
@@ -89,7 +89,8 @@ class Reader:
             body, flags = self._revision(document_id, doc, revision)
             generation, digest = revision.generation, revision.digest
         elif flags & DELETED:
-            raise Deleted(f"{wanted.id!r} was deleted", rev=f"{generation}-{digest}")
+            how = "has expired" if flags & EXPIRED else "was deleted"
+            raise Deleted(f"{wanted.id!r} {how}", rev=f"{generation}-{digest}")
         elif expires is not None and expires <= self._now:
             raise Deleted(f"{wanted.id!r} has expired")
         extra: dict[str, Any] = {}

@@ -25,6 +25,7 @@ from listeners.links.address import Address
 log = logging.getLogger("spile.listeners")
 
 _CONNECT_S_MAX = 10.0
+_SETTLE_S_MAX = 2.0
 _KEEPALIVE_S = 30
 # CONNACK codes 4 and 5 of MQTT 3.1.1, as paho names them.
 _DENIED = {"Bad user name or password", "Not authorized"}
@@ -50,6 +51,7 @@ class MqttLink:
         self._arrays_topic = f"to/{client}/stream/{tail}"
         self._rejected_topics = [f"to/{client}/rejected/{verb}/{tail}" for verb in ("stream", "credit")]
         self._client: paho.Client | None = None
+        self._sent: paho.MQTTMessageInfo | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: Events | None = None
         self._ready: asyncio.Future[None] | None = None
@@ -99,13 +101,23 @@ class MqttLink:
         sent = client.publish(self._open_topic if opens else self._credit_topic, data, qos=1)
         if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise LinkLost(f"{self.address} takes no messages: {paho.error_string(sent.rc)}")
+        self._sent = sent
 
     async def close(self) -> None:
-        """Disconnect, after what was published has gone out."""
+        """Disconnect, after what was published has been taken: the last acknowledgement is in it."""
         client, self._client, self._events = self._client, None, None
         if client is not None:
+            await asyncio.get_running_loop().run_in_executor(None, self._settle)
             client.disconnect()
             await asyncio.get_running_loop().run_in_executor(None, client.loop_stop)
+
+    def _settle(self) -> None:
+        """Wait a little for the broker to acknowledge what was sent last; in vain where the connection is lost."""
+        try:
+            if self._sent is not None:
+                self._sent.wait_for_publish(_SETTLE_S_MAX)
+        except (ValueError, RuntimeError) as fault:
+            log.debug("%s took no last word: %s", self.address, fault)
 
     # On paho's network thread
 
