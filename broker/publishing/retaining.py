@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from broker.mqtt.contract import Message, Publisher
-from broker.publishing.topics import ID_QOS, BarrelTopics, IdMessage
+from broker.publishing.topics import ID_QOS, BarrelTopics
 from feeds import Barrel, BarrelSettings, Row, Store
 from feeds.errors import NotFound
 
@@ -93,7 +93,7 @@ class Retaining:
         caught_up = replay.upto == 0
         while not caught_up:
             page = await self._in_thread(lambda: replay.next(_PAGE, 4 << 20))
-            messages = (self._message(topics, row, told, barrel.epoch, retained_before) for row in page.rows)
+            messages = (self._message(topics, row, told, retained_before) for row in page.rows)
             await self._publisher.publish([message for message in messages if message is not None])
             caught_up = page.caught_up
         if retained_before:
@@ -108,15 +108,11 @@ class Retaining:
                 return
             told = upto
 
-    def _message(
-        self, topics: BarrelTopics, row: Row, told: int, epoch: str, retained_before: bool
-    ) -> Message | None:
+    def _message(self, topics: BarrelTopics, row: Row, told: int, retained_before: bool) -> Message | None:
         if topics.retains(row.id) and not row.deleted:
             if row.seq > told:
                 return None  # it is told, and retained, in its turn
-            state = IdMessage(row.seq, row.id, row.rev, row.changes, doc=row.doc, epoch=epoch)
-            state.doc_omitted = row.doc_omitted
-            return Message(topics.id_topic(row.id), _encode(state), ID_QOS, True)
+            return topics.state(row)
         return topics.clear(row.id) if retained_before else None
 
     def _key(self, barrel: Barrel) -> str:

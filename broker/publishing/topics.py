@@ -107,19 +107,26 @@ class BarrelTopics:
         found.extend(self._left(entry, wanted))
         return found
 
+    def state(self, row: Row) -> Message:
+        """A document's newest state on `_id`, from a row with its document."""
+        told = IdMessage(
+            row.seq, row.id, row.rev, row.changes, deleted=row.deleted, expired=row.expired, epoch=self._epoch
+        )
+        told.doc_omitted = row.doc_omitted
+        if not isinstance(row.doc, msgspec.UnsetType):
+            around = len(document_json(row.id, row.rev, b"{}", row.deleted)) - 1  # the limit is on the body alone
+            if len(bytes(row.doc)) - around > self._bytes_max:
+                told.doc_omitted = True
+            else:
+                told.doc = row.doc
+        return Message(self.id_topic(row.id), _Lazy(told), ID_QOS, self._retain and not row.deleted)
+
     def newest(self, row: Row, wanted: Wanted) -> Iterator[Message]:
         """The messages of a document's newest state, where the changes that led to it are not kept."""
         document = b"" if isinstance(row.doc, msgspec.UnsetType) else bytes(row.doc)
         levels = id_levels(row.id)
         if self.publishes("_id/" + levels):
-            told = IdMessage(
-                row.seq, row.id, row.rev, row.changes, deleted=row.deleted, expired=row.expired, epoch=self._epoch
-            )
-            if len(document) > self._bytes_max:
-                told.doc_omitted = True
-            else:
-                told.doc = row.doc
-            yield Message(self._id_base + levels, _Lazy(told), ID_QOS, self._retain and not row.deleted)
+            yield self.state(row)
             if self._retain and row.deleted:
                 yield self.clear(row.id)
         if row.deleted or not document or row.id.startswith("_design/"):

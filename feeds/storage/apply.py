@@ -239,8 +239,7 @@ def _purge(work: BarrelWork, state: DocState | None, write: Write) -> Written:
     if staying:
         return _purge_branches(work, state, staying)
     work.log_purge(write.id, state)
-    number = work.shapes.number
-    paths = [(number(work, shape), value, state.doc, places) for shape, value, places in state.winner_paths()]
+    paths = [(work.number(shape), value, state.doc, places) for shape, value, places in state.winner_paths()]
     for key in paths:
         work.run_delete(work.statements.delete_path, key)
     work.run_delete(work.statements.delete_revs, (work.barrel, state.doc))
