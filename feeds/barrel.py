@@ -39,6 +39,11 @@ class Barrel:
         self.settings = settings
         self._local = LocalDocuments(store, self)
 
+    @property
+    def store(self) -> Store:
+        """The store that it is in."""
+        return self._store
+
     def __repr__(self) -> str:
         return f"<Barrel {self.name} {self.epoch}>"
 

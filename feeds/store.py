@@ -24,6 +24,7 @@ from feeds.errors import Exists, NotFound
 from feeds.storage.backup import Manifest, backup_of, restore_backup, write_backup
 from feeds.storage.checkpoints import Checkpointer
 from feeds.storage.checks import Check, CheckReport, Progress
+from feeds.storage.cursors import StoredCursors
 from feeds.storage.database import Database
 from feeds.storage.maintenance import Maintenance
 from feeds.storage.migrate import migrate
@@ -59,6 +60,8 @@ class Store:
         self.statements = Statements(database.engine.dialect)
         self.queries = Queries(self.statements)
         self.writer = Writer(database, self.statements, clock, settings.write_queue_max, settings.publish_backlog_max)
+        self.cursors = StoredCursors(database, self.statements, self.writer, clock)
+        """How far listeners with a name have come."""
         self._checkpointer = Checkpointer(database) if database.path is not None else None
         if self._checkpointer is not None:
             self.writer.on_group = self._checkpointer.hint

@@ -1,4 +1,4 @@
-"""Local documents: kept outside of the log, for checkpoints and cursors, and never replicated."""
+"""Local documents: kept outside of the log, for checkpoints, and never replicated."""
 
 from __future__ import annotations
 

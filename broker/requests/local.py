@@ -1,4 +1,4 @@
-"""Local documents: the call `local`, for checkpoints and cursors beside the log."""
+"""Local documents: the call `local`, for checkpoints beside the log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`_local` documents: beside the log, never replicated, for checkpoints and cursors."""
+"""`_local` documents: beside the log, never replicated, for checkpoints."""
 
 from __future__ import annotations
 

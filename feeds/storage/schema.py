@@ -151,6 +151,17 @@ locals_ = Table(
     sqlite_with_rowid=False,
 )
 
+# By the barrel's name: they outlive a drop, so that whoever comes back is told of the new barrel.
+cursors = Table(
+    "cursors",
+    metadata,
+    Column("barrel", Bytewise, primary_key=True),
+    Column("listener", Bytewise, primary_key=True),
+    Column("position", Text, nullable=False),
+    Column("at", Float, nullable=False),  # Unix time in seconds at which it moved last
+    sqlite_with_rowid=False,
+)
+
 tokens = Table(
     "tokens",
     metadata,

@@ -69,6 +69,7 @@ class Feeder:
         self._in_snapshot = False
         self._live = False
         self._at_end = False  # of the replay, so that the hub can take over
+        self._kept: int | None = None  # the cursor as it was given away last
         self._fenced = False  # the cursor belongs to another stream now
         self._level_at = around.clock()
         self._wake = asyncio.Event()
@@ -171,7 +172,7 @@ class Feeder:
             barrel = around.barrel(self.barrel_name)
             since = self._since
             if self.opened.name is not None:
-                since = around.cursors.read(barrel, self.opened.name) or since
+                since = around.cursors.read(barrel.name, self.opened.name) or since
             start = barrel.resolve(since, patterns=bool(interest.patterns))
             return barrel, start, start.leaves
 
@@ -256,8 +257,9 @@ class Feeder:
 
     def _keep_cursor(self, sender: Sender) -> None:
         name, cursor = self.opened.name, sender.cursor
-        if name is not None and cursor is not None and self._barrel is not None and not self._fenced:
-            self._around.cursors.move(self._barrel, name, Position(cursor, sender.epoch))
+        if name is not None and cursor is not None and cursor != self._kept and not self._fenced:
+            self._around.cursors.move(self.barrel_name, name, Position(cursor, sender.epoch))
+            self._kept = cursor
 
 
 def stopping() -> SpileError:

@@ -63,7 +63,7 @@ class StreamService:
         self._executor = executor
         self._loop = loop or asyncio.get_running_loop()
         self._clock = clock
-        self._cursors = Cursors(executor)
+        self._cursors = Cursors(store, executor)
         self._streams: dict[_Key, tuple[Feeder, asyncio.Task[None]]] = {}
         self._names: dict[tuple[str, str], _Key] = {}
         self._owners: dict[str, int] = {}
@@ -168,9 +168,9 @@ class StreamService:
         self._hubs.clear()
         await self._cursors.stop()
 
-    def forget_cursor(self, barrel: str, name: str) -> None:
-        """Forget where the listener of this name stands, before its stored cursor is deleted."""
-        self._cursors.forget(barrel, name)
+    async def forget_cursor(self, barrel: str, name: str) -> bool:
+        """Forget where the listener of this name stands, so that it begins anew; whether it had a cursor."""
+        return await self._cursors.forget(barrel, name)
 
     def stats(self) -> dict[str, object]:
         """What each stream and hub holds, and how far it is."""
@@ -297,7 +297,6 @@ class StreamService:
             self._loop.call_soon_threadsafe(self._dropped, barrel)
 
     def _dropped(self, barrel: str) -> None:
-        self._cursors.forget(barrel)
         for key, (feeder, _) in self._streams.items():
             if key[1] == barrel:
                 feeder.fail(NotFound(f"The barrel {barrel!r} was dropped."))

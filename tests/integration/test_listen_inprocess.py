@@ -12,7 +12,6 @@ import pytest
 from feeds import Barrel, Store
 from feeds.errors import BadRequest, NotFound, Overloaded, StoreLocked, Unavailable
 from listeners import BarrelDeadLetters, Change, FileDeadLetters, Listener, Retries, listen, replay
-from listeners.cursors import delete_cursor, stored_cursor, stored_cursors
 
 SWIFT = Retries(attempts=3, first_s=0.001, max_s=0.01)
 
@@ -92,14 +91,14 @@ def test_a_change_is_acknowledged_when_the_next_one_is_asked_for(barrel: Barrel)
     with listen(barrel, name="mine") as changes:
         next(changes)
         next(changes)
-    assert str(stored_cursor(barrel, "mine")) == barrel.position(1)
+    assert str(barrel.store.cursors.get("geo", "mine")) == barrel.position(1)
     with listen(barrel, name="mine") as changes:
         assert next(changes).id == "d1"
         changes.acknowledge()
     assert [change.id for change in listen(barrel, name="mine", follow=False)] == ["d2"]
-    assert stored_cursors(barrel) == {"mine": stored_cursor(barrel, "mine")}
-    delete_cursor(barrel, "mine")
-    assert stored_cursor(barrel, "mine") is None
+    assert [cursor.listener for cursor in barrel.store.cursors.all("geo")] == ["mine"]
+    assert barrel.store.cursors.forget("geo", "mine")
+    assert barrel.store.cursors.get("geo", "mine") is None
     assert len(list(listen(barrel, name="mine", follow=False))) == 3
 
 
@@ -134,7 +133,7 @@ def test_a_callback_is_tried_again_and_acknowledged_when_it_returns(barrel: Barr
     assert handler.told == ["d0", "d1", "d2", "d3"]
     assert handler.calls == 6
     assert listener.failures == 2
-    assert str(stored_cursor(barrel, "mine")) == barrel.position(4)
+    assert str(barrel.store.cursors.get("geo", "mine")) == barrel.position(4)
 
 
 def test_a_callback_that_keeps_failing_stops_the_listener_before_that_change(barrel: Barrel) -> None:
@@ -206,7 +205,7 @@ def test_a_started_listener_stops_after_the_change_it_tells(barrel: Barrel) -> N
     go.set()
     stopper.join(20)
     assert listener.join(0)
-    assert str(stored_cursor(barrel, "mine")) == barrel.position(len(seen))
+    assert str(barrel.store.cursors.get("geo", "mine")) == barrel.position(len(seen))
 
 
 def test_a_started_listener_tells_by_join_what_ended_it(barrel: Barrel) -> None:
@@ -230,4 +229,4 @@ def test_a_listener_can_be_stopped_while_its_callback_keeps_failing(barrel: Barr
     assert failing.wait(10)
     listener.stop()
     assert listener.join(0)
-    assert str(stored_cursor(barrel, "mine")) == barrel.position(0)
+    assert str(barrel.store.cursors.get("geo", "mine")) == barrel.position(0)

@@ -20,7 +20,6 @@ from feeds import Barrel, Store
 from feeds.errors import BadRequest, NotFound, SpileError, Unauthorized, Unavailable
 from feeds.positions import Position
 from listeners import Change, Snapshot, listen, listen_async
-from listeners.cursors import stored_cursor
 from listeners.errors import Replaced
 from listeners.source import Source
 from listeners.stream.service import StreamService
@@ -209,7 +208,7 @@ async def test_a_named_listener_goes_on_where_it_was(world: World, barrel: Barre
             if change.id == "d00004":
                 break
     # The last word of a listener that leaves is on its way yet: it would be told again what it was not heard of.
-    await eventually(lambda: stored_cursor(barrel, "mine") == Position(4, barrel.epoch))
+    await eventually(lambda: barrel.store.cursors.get("geo", "mine") == Position(4, barrel.epoch))
     await world.restart()
     told = [change.id async for change in listen_async(world.source(), name="mine", follow=False)]
     assert told == ["d00004", "d00005", "d00006", "d00007", "d00008", "d00009"]

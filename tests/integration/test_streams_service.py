@@ -14,7 +14,6 @@ import msgspec
 import pytest
 
 from feeds import Barrel, Store
-from listeners.cursors import stored_cursor
 from listeners.stream.hub import HubLimits
 from listeners.stream.sender import SenderLimits
 from listeners.stream.service import ServiceLimits, StreamService
@@ -321,7 +320,7 @@ async def test_the_stored_cursor_beats_since_and_outlives_the_service(
     client.credit(barrel.position(3))
     await first.stop()
     assert (await client.ended())["code"] == "unavailable"
-    assert str(stored_cursor(barrel, "mine")) == barrel.position(3)
+    assert str(barrel.store.cursors.get("geo", "mine")) == barrel.position(3)
     second = StreamService(store, pool)
     again = await Client(second).open(since="first", name="mine")
     await again.caught_up(10)
@@ -360,6 +359,44 @@ async def test_a_dropped_barrel_ends_its_streams_and_a_new_one_begins_with_a_sna
     assert client.arrays[0]["seq"] == new.position(0)
     assert [array["seq"] for array in client.arrays if array.get("snapshot") == "end"] == [new.position(1)]
     assert client.ids == ["only"]
+
+
+async def test_who_was_away_while_its_barrel_was_made_anew_begins_with_a_snapshot(
+    store: Store, barrel: Barrel, service: StreamService
+) -> None:
+    fill(barrel, 3)
+    client = await Client(service).open(since="first", name="mine")
+    await client.caught_up(3)
+    client.credit(barrel.position(3))
+    store.drop("geo")
+    assert (await client.ended())["code"] == "not_found"
+    while store.maintain()["dropped"]:  # the old barrel is cleared away as well
+        pass
+    new = store.create("geo")
+    new.put({"n": 1}, id="only")
+    client = await Client(service).open(since="first", name="mine")
+    await client.caught_up(1)
+    assert client.arrays[0]["snapshot"] == "start"
+    assert client.ids == ["only"]
+    client.credit(new.position(1))
+    again = await Client(service).open(since="first", name="mine")
+    await again.caught_up(1)
+    assert "snapshot" not in again.arrays[0]
+    assert again.rows == []
+
+
+async def test_a_cursor_that_was_deleted_is_forgotten_by_the_running_service_too(
+    store: Store, barrel: Barrel, service: StreamService
+) -> None:
+    fill(barrel, 3)
+    client = await Client(service).open(since="first", name="mine")
+    await client.caught_up(3)
+    client.credit(barrel.position(3))
+    assert await service.forget_cursor("geo", "mine")
+    assert not await service.forget_cursor("geo", "mine")
+    again = await Client(service).open(since="first", name="mine")
+    await again.caught_up(3)
+    assert len(again.rows) == 3
 
 
 async def test_during_a_snapshot_the_stored_cursor_stays(

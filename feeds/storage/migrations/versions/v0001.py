@@ -129,6 +129,15 @@ def upgrade() -> None:
     )
     op.create_index("uq_shapes_barrel_path", "shapes", ["barrel", "path"], unique=True)
     op.create_table(
+        "cursors",
+        sa.Column("barrel", bytewise(), nullable=False),
+        sa.Column("listener", bytewise(), nullable=False),
+        sa.Column("position", sa.Text(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("barrel", "listener", name="pk_cursors"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "tokens",
         sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("scope", bytewise(), nullable=False),
