@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self
@@ -9,20 +10,38 @@ from typing import Any, Literal, Protocol, Self
 import msgspec
 
 from feeds.errors import BadRequest
+from feeds.patterns import Pattern
 
-__all__ = ["DEFAULT_URL", "Backend", "BulkResult", "ChangesQuery", "FindQuery", "Found", "connect"]
+__all__ = [
+    "Backend",
+    "BulkResult",
+    "ChangesQuery",
+    "FindQuery",
+    "Found",
+    "GetQuery",
+    "connect",
+]
 
-DEFAULT_URL = "http://127.0.0.1:8000"
+_PERCENT_ALONE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
 class BulkResult(msgspec.Struct, frozen=True):
-    """What became of one document of a batch: `rev` and `seq`, or `error`, `reason` and `hint`."""
+    """What became of one document of a batch: `rev` and `seq`, or `error` and `reason`."""
 
     id: str | None = None
     rev: str | None = None
     seq: int | None = None
     error: str | None = None
     reason: str | None = None
+
+
+class GetQuery(msgspec.Struct, frozen=True):
+    """What is asked of a document: this `rev` instead of the winner, and what comes with it."""
+
+    rev: str | None = None
+    revs: bool = False
+    conflicts: bool = False
+    history: bool = False
 
 
 class ChangesQuery(msgspec.Struct, frozen=True):
@@ -45,6 +64,13 @@ class FindQuery(msgspec.Struct, frozen=True):
     descending: bool = False
     docs: bool = False
 
+    def levels(self) -> tuple[str, ...]:
+        """The levels of `path` as those of a pattern; a `%` that encodes nothing stands for itself.
+
+        Raises BadRequest for what is no pattern.
+        """
+        return Pattern.parse(_PERCENT_ALONE.sub("%25", self.path)).levels
+
 
 class Found(msgspec.Struct, frozen=True):
     """A page of found documents, each `{id, path, value, doc?}` as JSON; `next` leads to the next page."""
@@ -54,7 +80,10 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Backend(Protocol):
-    """The calls of the command line. Barrels and ids are plain text; every call raises SpileError."""
+    """The calls of the command line. Barrels and ids are plain text; every call raises SpileError.
+
+    Whoever answers names it as its base, and is closed at the end of a `with`.
+    """
 
     def barrels(self) -> list[dict[str, Any]]: ...
     def info(self, barrel: str) -> dict[str, Any]: ...
@@ -62,16 +91,7 @@ class Backend(Protocol):
     def configure(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]: ...
     def drop(self, barrel: str) -> None: ...
 
-    def get(
-        self,
-        barrel: str,
-        doc_id: str,
-        *,
-        rev: str | None = None,
-        revs: bool = False,
-        conflicts: bool = False,
-        history: bool = False,
-    ) -> bytes:
+    def get(self, barrel: str, doc_id: str, query: GetQuery) -> bytes:
         """The document as JSON."""
 
     def put(
@@ -98,14 +118,18 @@ class Backend(Protocol):
         """Where `listeners` hears this barrel: a URL, or the barrel itself."""
 
     def close(self) -> None: ...
-    def __enter__(self) -> Self: ...
+
+    def __enter__(self) -> Self:
+        return self
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 def connect(url: str | None, database: str | None, *, create: bool = False) -> Backend:
-    """The service at `url` (default: SPILE_URL, then port 8000 here), or the store of `database`, opened.
+    """The service at `url` (as `urls.service_url` takes it), or the store of `database`, opened.
 
     With `create` a store that is missing is made. Raises BadRequest if both are given, StoreLocked if another
     process holds the store, Unavailable if it cannot be opened.

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 
-from broker.cli.backend import BulkResult, ChangesQuery, FindQuery, Found
+from broker.cli.backend import Backend, BulkResult, ChangesQuery, FindQuery, Found, GetQuery
 from feeds import Barrel, BarrelSettings, Store, Written
 from feeds.errors import BadRequest, EpochChanged, SpileError, StoreLocked
 from feeds.paths import encode_segment
-from feeds.patterns import parse_patterns
+from feeds.patterns import Pattern, parse_patterns
 from feeds.positions import SEQ_MAX, parse_since
 
 __all__ = ["DirectBackend", "open_store"]
@@ -36,7 +35,7 @@ def open_store(database: str, *, create: bool = False) -> Store:
         raise StoreLocked(error.reason, hint=hint) from error
 
 
-class DirectBackend:
+class DirectBackend(Backend):
     """One store in this process; nobody else can write it meanwhile."""
 
     def __init__(self, store: Store) -> None:
@@ -51,48 +50,38 @@ class DirectBackend:
         return [_plain(info) for info in self._store.barrels()]
 
     def info(self, barrel: str) -> dict[str, Any]:
-        return _plain(self._barrel(barrel).info())
+        return _plain(self._store.barrel(barrel).info())
 
     def create(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
         return _plain(self._store.create(barrel, BarrelSettings.parse(settings)).info())
 
     def configure(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-        present = self._barrel(barrel).settings
+        present = self._store.barrel(barrel).settings
         return _plain(self._store.configure(barrel, BarrelSettings.parse(settings, present)))
 
     def drop(self, barrel: str) -> None:
         self._store.drop(barrel)
 
-    def get(
-        self,
-        barrel: str,
-        doc_id: str,
-        *,
-        rev: str | None = None,
-        revs: bool = False,
-        conflicts: bool = False,
-        history: bool = False,
-    ) -> bytes:
-        found = self._barrel(barrel).get(doc_id, rev=rev, revs=revs, conflicts=conflicts, history=history)
-        return found.json()
+    def get(self, barrel: str, doc_id: str, query: GetQuery) -> bytes:
+        return self._store.barrel(barrel).get(doc_id, **msgspec.structs.asdict(query)).json()
 
     def put(
         self, barrel: str, doc_id: str, doc: bytes, *, rev: str | None = None, update: bool = False
     ) -> dict[str, Any]:
-        return _told(self._barrel(barrel).put(doc, id=doc_id, rev=rev, update=update))
+        return _told(self._store.barrel(barrel).put(doc, id=doc_id, rev=rev, update=update))
 
     def merge(self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None) -> dict[str, Any]:
-        return _told(self._barrel(barrel).merge(doc_id, patch, rev=rev))
+        return _told(self._store.barrel(barrel).merge(doc_id, patch, rev=rev))
 
     def delete(self, barrel: str, doc_id: str, *, rev: str) -> dict[str, Any]:
-        return _told(self._barrel(barrel).delete(doc_id, rev=rev))
+        return _told(self._store.barrel(barrel).delete(doc_id, rev=rev))
 
     def purge(self, barrel: str, doc_id: str, revs: Sequence[str]) -> dict[str, Any]:
-        return _told(self._barrel(barrel).purge(doc_id, revs))
+        return _told(self._store.barrel(barrel).purge(doc_id, revs))
 
     def bulk(self, barrel: str, body: bytes, key: str) -> list[BulkResult]:
         results = []
-        for outcome in self._barrel(barrel).bulk_json(body):
+        for outcome in self._store.barrel(barrel).bulk_json(body):
             if isinstance(outcome, SpileError):
                 doc_id = outcome.details.get("id")
                 results.append(BulkResult(id=doc_id, error=outcome.code, reason=outcome.reason))
@@ -101,13 +90,12 @@ class DirectBackend:
         return results
 
     def find(self, barrel: str, query: FindQuery, *, limit: int, after: str | None = None) -> Found:
-        segments = query.path.removeprefix("/").split("/")
-        path = "/".join(part if part in ("+", "*") else encode_segment(unquote(part)) for part in segments)
+        levels = (level if level in ("+", "#") else encode_segment(unquote(level)) for level in query.levels())
         bounds = {
             name: _value(bound) for name, bound in (("from_", query.from_), ("to", query.to)) if bound is not None
         }
-        page = self._barrel(barrel).find(
-            path,
+        page = self._store.barrel(barrel).find(
+            str(Pattern(tuple(levels))),
             prefix=query.prefix,
             order=query.order,
             descending=query.descending,
@@ -119,7 +107,7 @@ class DirectBackend:
         return Found(_raw(page.results), page.next)
 
     def changes(self, barrel: str, query: ChangesQuery, *, limit: int | None) -> Iterator[bytes]:
-        held = self._barrel(barrel)
+        held = self._store.barrel(barrel)
         patterns = parse_patterns(query.patterns)
         since = parse_since(query.since)
         if query.descending:
@@ -146,21 +134,10 @@ class DirectBackend:
 
     def listening_to(self, barrel: str) -> Barrel:
         """The barrel itself, which `listeners` can follow in process."""
-        return self._barrel(barrel)
+        return self._store.barrel(barrel)
 
     def close(self) -> None:
         self._store.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _barrel(self, name: str) -> Barrel:
-        return self._store.barrel(name)
 
 
 def _plain(info: msgspec.Struct) -> dict[str, Any]:

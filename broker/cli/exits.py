@@ -11,13 +11,16 @@ if TYPE_CHECKING:
 __all__ = [
     "DONE",
     "EXIT_CODES",
+    "EXIT_MEANINGS",
     "INTERRUPTED",
     "NO_SERVICE",
     "PIPE_CLOSED",
     "REFUSED",
+    "OutputFailed",
     "PipeClosed",
     "exit_code",
     "report",
+    "with_code",
 ]
 
 DONE = 0
@@ -26,6 +29,8 @@ WRONG_USE = 2
 NO_SERVICE = 3
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+
+EXIT_MEANINGS = "0 done, 1 refused or not found, 2 wrong use, 3 no service or store can answer now, 130 interrupted"
 
 EXIT_CODES = {
     "error": REFUSED,
@@ -39,11 +44,11 @@ EXIT_CODES = {
     "token_reused": REFUSED,
     "too_large": REFUSED,
     "epoch_changed": REFUSED,
+    "storage_full": REFUSED,
     "newer_schema": REFUSED,
     "damaged": REFUSED,
     "overloaded": NO_SERVICE,
     "unavailable": NO_SERVICE,
-    "storage_full": NO_SERVICE,
     "store_locked": NO_SERVICE,
     "timeout": NO_SERVICE,
 }
@@ -54,13 +59,22 @@ class PipeClosed(Exception):
     """Whoever read the output has gone; there is nothing to say, and nobody to say it to."""
 
 
+class OutputFailed(Exception):
+    """The output cannot be written, as to a full disk; the text says why."""
+
+
 def exit_code(error: SpileError) -> int:
     """The exit code for an error; one whose code is not known is a refusal."""
     return EXIT_CODES.get(error.code, REFUSED)
 
 
+def with_code(reason: str, code: str) -> str:
+    """Why something was refused, and the stable code that a program can look for at the end of the line."""
+    return f"{reason.removesuffix('.')} [{code}]"
+
+
 def report(error: SpileError) -> None:
     """Say on standard error what was refused, and what to do."""
-    print(f"spile: {error.reason}", file=sys.stderr)
+    print(f"spile: {with_code(error.reason, error.code)}", file=sys.stderr)
     if error.hint:
         print(f"  hint: {error.hint}", file=sys.stderr)

@@ -1,10 +1,10 @@
-"""What is wrong with an input that documents are read from: the error that names the line."""
+"""What is wrong with an input that documents are read from: a line of it, or all that follows a place."""
 
 from __future__ import annotations
 
 from feeds.errors import BadRequest
 
-__all__ = ["BadInput"]
+__all__ = ["BadInput", "BrokenInput"]
 
 
 class BadInput(BadRequest):
@@ -19,3 +19,9 @@ class BadInput(BadRequest):
         self.line = line
         self.problem = problem
         self.skippable = skippable
+
+
+class BrokenInput(BadRequest):
+    """The input cannot be read to its end."""
+
+    hint = "Fetch it again; a packed file can be tested with gzip -t, xz -t or bzip2 -t."

@@ -6,6 +6,7 @@ the next is made ready. Where the documents come from and how progress is shown 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -17,7 +18,8 @@ import tenacity
 
 from broker.cli.backend import BulkResult
 from broker.cli.elements import Piece
-from broker.cli.inputs import BadInput
+from broker.cli.exits import with_code
+from broker.cli.inputs import BadInput, BrokenInput
 from broker.cli.lane import Lane
 from feeds.errors import SpileError, StorageFull, Unavailable
 
@@ -27,6 +29,11 @@ BATCH_BYTES_MAX = 8 << 20
 """A batch is sent at this size even if it holds few documents; far below what the service takes at once."""
 
 REFUSALS_NAMED_MAX = 10
+
+ATTEMPTS_UNTOLD = 3
+"""A service that is short of time for a moment is no news; one that cannot after so many attempts is."""
+
+_log = logging.getLogger("spile.cli")
 
 Send = Callable[[bytes, str], list[BulkResult]]
 """Sends a bulk body under an idempotency key and answers with a result for each document, in order."""
@@ -43,18 +50,21 @@ class Refusal:
     reason: str
 
     def __str__(self) -> str:
-        identity = f" {self.id}" if self.id and self.id not in self.reason else ""
-        return f"{self.source} line {self.line:,}:{identity} {self.error}: {self.reason}"
+        identity = f" {self.id}:" if self.id and self.id not in self.reason else ""
+        return with_code(f"{self.source} line {self.line:,}:{identity} {self.reason}", self.error)
 
 
 @dataclass(slots=True)
 class LoadReport:
-    """What became of the documents so far; `first_refusals` names the first ones."""
+    """What became of the documents so far; `first_refusals` names the first ones.
+
+    `last_seq` is that of the newest document that was stored.
+    """
 
     stored: int = 0
     refused: int = 0
     skipped: int = 0
-    last_seq: int = 0
+    last_seq: int | None = None
     seconds: float = 0.0
     first_refusals: list[Refusal] = field(default_factory=list)
 
@@ -111,11 +121,17 @@ class Loader:
         self._batches = 0
         self._began = time.monotonic()
 
+    @property
+    def underway(self) -> int:
+        """How many documents were handed on and are not answered yet."""
+        return sum(len(batch.lines) for batch, _ in self._sent)
+
     def load(self, source: str, pieces: Iterator[Piece], check: Callable[[Piece], bytes]) -> None:
         """Send every piece that `check` makes a document of, and wait until all are answered.
 
         Raises BadInput for a piece that is none (with `skip_bad` only where nothing more can be read): then
-        the batches before its own are stored, its own is not. Raises what a send raised after `patience`.
+        the batches before its own are stored, its own is not; so too for what raises BrokenInput. Raises what a
+        send raised after `patience`.
         """
         try:
             batch = _Batch(source)
@@ -136,7 +152,7 @@ class Loader:
                 if len(batch.docs) >= self._batch_max:
                     batch = self._post(batch)
             self._post(batch)
-        except BadInput:
+        except (BadInput, BrokenInput):
             self._settle_all()
             raise
         self._settle_all()
@@ -163,8 +179,9 @@ class Loader:
             self._settle_first()
 
     def _settle_first(self) -> None:
-        batch, answer = self._sent.popleft()
+        batch, answer = self._sent[0]
         results = answer.result()
+        self._sent.popleft()
         if len(results) != len(batch.lines):
             raise Unavailable(f"{len(batch.lines)} documents were sent, {len(results)} results came back")
         report = self.report
@@ -174,7 +191,8 @@ class Loader:
             else:
                 report.refused += 1
                 report.add(Refusal(batch.source, line, result.id, result.error, result.reason or ""))
-        report.last_seq = max((result.seq or 0 for result in results), default=report.last_seq)
+        if seqs := [result.seq for result in results if result.seq is not None]:
+            report.last_seq = max(report.last_seq or 0, *seqs)
         report.seconds = time.monotonic() - self._began
         self._on_answer(report)
 
@@ -184,11 +202,16 @@ class Loader:
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
             stop=tenacity.stop_after_delay(self._patience) | tenacity.stop_when_event_set(self._stopping),
             sleep=tenacity.sleep_using_event(self._stopping),
+            before_sleep=self._tell_of_waiting,
             reraise=True,
         ):
             with attempt:
                 return self._send(body, key)
         raise AssertionError("tenacity ends by an answer or by raising")
+
+    def _tell_of_waiting(self, state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == ATTEMPTS_UNTOLD and state.outcome is not None:
+            _log.warning("trying again for up to %.0f s: %s", self._patience, state.outcome.exception())
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -13,7 +13,19 @@ from typing import Annotated
 import typer
 
 from broker.cli.commands import barrels, changes, documents, find, keeping, listen, load, service
-from broker.cli.exits import DONE, INTERRUPTED, PIPE_CLOSED, PipeClosed, exit_code, report
+from broker.cli.exits import (
+    DONE,
+    EXIT_MEANINGS,
+    INTERRUPTED,
+    PIPE_CLOSED,
+    OutputFailed,
+    PipeClosed,
+    exit_code,
+    report,
+)
+from broker.cli.options import DatabaseOption, UrlOption
+from broker.cli.output import flush_standard_output, standard_output
+from broker.cli.placement import Commands, hand_down
 from broker.cli.version import version_text
 
 __all__ = ["app", "main", "run"]
@@ -21,7 +33,8 @@ __all__ = ["app", "main", "run"]
 app = typer.Typer(
     name="spile",
     help="Documents in, changes out on MQTT.",
-    epilog="Exit codes: 0 done, 1 refused or not found, 2 wrong use, 3 no service.",
+    epilog=f"Exit codes: {EXIT_MEANINGS}.",
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -33,17 +46,21 @@ for part in (service, barrels, documents, load, find, changes, listen, keeping):
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        print(f"spile {version_text()}")
+        standard_output().text(f"spile {version_text()}")
         raise typer.Exit
 
 
 @app.callback()
 def spile(
+    context: typer.Context,
+    url: UrlOption = None,
+    database: DatabaseOption = None,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
     """Documents in, changes out on MQTT."""
+    hand_down(context, {"url": url, "database": database})
 
 
 def main() -> None:
@@ -55,14 +72,27 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run one command line, by default this process's, and give its exit code."""
     try:
         code = _command(arguments)
-        sys.stdout.flush()
+        flush_standard_output()
         return code
     except KeyboardInterrupt:
         return INTERRUPTED
     except (PipeClosed, BrokenPipeError):
-        # Python flushes once more at its end, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _let_go_of_output()
         return PIPE_CLOSED
+    except OutputFailed as failed:
+        from feeds.errors import SpileError
+
+        _let_go_of_output()
+        error = SpileError(
+            f"the output cannot be written: {failed}", hint="Look at where it goes, and the space there."
+        )
+        report(error)
+        return exit_code(error)
+
+
+def _let_go_of_output() -> None:
+    """Python flushes once more at its end, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(arguments: Sequence[str] | None) -> int:
@@ -76,7 +106,7 @@ def _command(arguments: Sequence[str] | None) -> int:
 
         if not isinstance(error, SpileError):
             raise
-        sys.stdout.flush()
+        flush_standard_output()
         report(error)
         return exit_code(error)
     return DONE

@@ -15,6 +15,8 @@ __all__ = [
     "BarrelName",
     "DatabaseOption",
     "DocsOption",
+    "MqttOption",
+    "PathPattern",
     "Patterns",
     "RevOption",
     "Since",
@@ -61,6 +63,24 @@ def _checked(check: Callable[[Any], object]) -> Callable[[Any], Any]:
     return callback
 
 
+def _check_url(url: str) -> None:
+    from broker.cli.urls import service_url
+
+    service_url(url)
+
+
+def _check_mqtt_url(url: str) -> None:
+    from broker.cli.urls import check_mqtt_url
+
+    check_mqtt_url(url)
+
+
+def _check_path(path: str) -> None:
+    from broker.cli.backend import FindQuery
+
+    FindQuery(path).levels()
+
+
 def _check_barrel(name: str) -> None:
     from feeds.barrels import check_barrel_name
 
@@ -86,7 +106,17 @@ UrlOption = Annotated[
         metavar="URL",
         show_default="SPILE_URL, else http://127.0.0.1:8000",
         help="The running service to speak to.",
+        callback=_checked(_check_url),
         rich_help_panel="Which store",
+    ),
+]
+MqttOption = Annotated[
+    str | None,
+    typer.Option(
+        "--mqtt",
+        metavar="URL",
+        help="Listen over MQTT, as in mqtt://127.0.0.1:1883.",
+        callback=_checked(_check_mqtt_url),
     ),
 ]
 DatabaseOption = Annotated[
@@ -101,10 +131,16 @@ DatabaseOption = Annotated[
 BarrelName = Annotated[
     str, typer.Argument(metavar="BARREL", help="The barrel's name.", callback=_checked(_check_barrel))
 ]
+PathPattern = Annotated[
+    str,
+    typer.Argument(
+        metavar="PATH", help="Where to look; + is any segment, a last # all below.", callback=_checked(_check_path)
+    ),
+]
 Patterns = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[PATTERN]...",
+        metavar="PATTERN",
         help="Paths to hear, such as region/+/name or region/#; none: everything.",
         callback=_checked(_check_patterns),
         show_default=False,

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
-from broker.cli.exits import PipeClosed
+from broker.cli.exits import OutputFailed, PipeClosed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-__all__ = ["Output", "standard_output"]
+__all__ = ["Output", "flush_standard_output", "standard_output"]
 
 
 class Output:
-    """Standard output, as a terminal or as a pipe; writing to a closed pipe raises PipeClosed."""
+    """Standard output, as a terminal or as a pipe.
+
+    Writing to a closed pipe raises PipeClosed, and what else fails OutputFailed.
+    """
 
     def __init__(self, stream: BinaryIO, *, is_terminal: bool) -> None:
         self.is_terminal = is_terminal
@@ -68,8 +71,11 @@ class Output:
             table.add_row(name, _cell(held))
         self._console().print(table)
 
-    def table(self, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
-        """Several things of one kind: a table of these columns, or an object a line with everything."""
+    def table(self, columns: Sequence[str], rows: Iterable[Mapping[str, Any]], if_none: str = "") -> None:
+        """Several things of one kind: a table of these columns, or an object a line with everything.
+
+        With `if_none` people see this sentence instead of an empty table.
+        """
         if not self.is_terminal:
             self.json_lines(rows)
             return
@@ -77,6 +83,9 @@ class Output:
         from rich.table import Table
 
         rows = list(rows)
+        if not rows and if_none:
+            self.text(if_none)
+            return
         table = Table(box=box.SIMPLE_HEAD)
         for column in columns:
             counts = all(isinstance(row.get(column), int) for row in rows) and bool(rows)
@@ -88,14 +97,14 @@ class Output:
     def flush(self) -> None:
         try:
             self._stream.flush()
-        except BrokenPipeError as error:
-            raise PipeClosed from error
+        except OSError as error:
+            raise _failure(error) from error
 
     def _write(self, data: bytes) -> None:
         try:
             self._stream.write(data)
-        except BrokenPipeError as error:
-            raise PipeClosed from error
+        except OSError as error:
+            raise _failure(error) from error
 
     def _console(self) -> Console:
         from rich.console import Console
@@ -107,6 +116,18 @@ class Output:
 def standard_output() -> Output:
     """The output of this process."""
     return Output(sys.stdout.buffer, is_terminal=sys.stdout.isatty())
+
+
+def flush_standard_output() -> None:
+    """Write what is held back, also by `print`; raises as Output does."""
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        raise _failure(error) from error
+
+
+def _failure(error: OSError) -> PipeClosed | OutputFailed:
+    return PipeClosed() if isinstance(error, BrokenPipeError) else OutputFailed(error.strerror)
 
 
 def _cell(value: object) -> str:

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
 import msgspec
 
 from broker.addresses import without_password
-from broker.cli.backend import DEFAULT_URL, BulkResult, ChangesQuery, FindQuery, Found
+from broker.cli.backend import Backend, BulkResult, ChangesQuery, FindQuery, Found, GetQuery
 from broker.cli.elements import elements_of_member
 from broker.cli.events import Event, events
 from broker.cli.inputs import BadInput
 from broker.cli.remote_errors import error_of
+from broker.cli.urls import service_url
 from feeds.errors import BadRequest, SpileError, Timeout, Unavailable
-from feeds.patterns import Pattern
 
 __all__ = ["HttpBackend"]
 
@@ -39,8 +37,6 @@ SILENCE_S_MAX = 30.0
 RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits before connecting again, the last one repeated."""
 
-_PERCENT_ALONE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-
 
 class _Bulk(msgspec.Struct):
     results: list[BulkResult]
@@ -50,7 +46,7 @@ class _Results(msgspec.Struct):
     results: list[dict[str, Any]]
 
 
-class HttpBackend:
+class HttpBackend(Backend):
     """One service at one address, over one connection at a time."""
 
     def __init__(self, url: str, client: httpx.Client) -> None:
@@ -59,23 +55,24 @@ class HttpBackend:
 
     @classmethod
     def at(cls, url: str | None) -> HttpBackend:
-        """The service at `url`, else at SPILE_URL, else on this machine; SPILE_TOKEN is sent where it is set.
+        """The service at `url`, as `service_url` takes it; SPILE_TOKEN is sent where it is set.
 
         A URL may carry `user:password@`. Raises BadRequest for what is no http URL.
         """
-        url = (url or os.environ.get("SPILE_URL") or DEFAULT_URL).rstrip("/")
+        url = service_url(url)
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise BadRequest(f"{url!r} is no http URL", hint=f"Give a URL such as {DEFAULT_URL}.")
         token = os.environ.get("SPILE_TOKEN")
-        client = httpx.Client(
-            base_url=url,
-            headers={"Authorization": f"Bearer {token}"} if token else None,
-            timeout=httpx.Timeout(ANSWER_S_MAX, connect=CONNECT_S_MAX),
-            # A proxy is of no use for a service on this machine, and certificates cost time to load.
-            trust_env=parts.hostname not in ("127.0.0.1", "::1", "localhost"),
-            verify=parts.scheme == "https",
-        )
+        try:
+            client = httpx.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {token}"} if token else None,
+                timeout=httpx.Timeout(ANSWER_S_MAX, connect=CONNECT_S_MAX),
+                # A proxy is of no use for a service on this machine, and certificates cost time to load.
+                trust_env=parts.hostname not in ("127.0.0.1", "::1", "localhost"),
+                verify=parts.scheme == "https",
+            )
+        except httpx.InvalidURL as error:
+            raise BadRequest(f"the URL of the service cannot be used: {error}", hint="Check its host.") from error
         return cls(url, client)
 
     def barrels(self) -> list[dict[str, Any]]:
@@ -93,17 +90,8 @@ class HttpBackend:
     def drop(self, barrel: str) -> None:
         self._answer("DELETE", _barrel(barrel))
 
-    def get(
-        self,
-        barrel: str,
-        doc_id: str,
-        *,
-        rev: str | None = None,
-        revs: bool = False,
-        conflicts: bool = False,
-        history: bool = False,
-    ) -> bytes:
-        asked = _options(rev=rev, revs=revs, conflicts=conflicts, history=history)
+    def get(self, barrel: str, doc_id: str, query: GetQuery) -> bytes:
+        asked = _options(**msgspec.structs.asdict(query))
         return self._answer("GET", _document(barrel, doc_id), options=asked).content
 
     def put(
@@ -130,7 +118,6 @@ class HttpBackend:
         return self._read(answer.content, _Bulk).results
 
     def find(self, barrel: str, query: FindQuery, *, limit: int, after: str | None = None) -> Found:
-        path = _PERCENT_ALONE.sub("%25", query.path.removeprefix("/"))
         asked = _options(
             **{"from": query.from_},
             to=query.to,
@@ -141,7 +128,7 @@ class HttpBackend:
             limit=limit,
             after=after,
         )
-        levels = ("*" if level == "#" else level for level in Pattern.parse(path).levels)
+        levels = ("*" if level == "#" else level for level in query.levels())
         place = quote("/".join(levels), safe="/%+*")
         answer = self._answer("GET", f"{_barrel(barrel)}/paths/{place}", options=asked)
         return self._read(answer.content, Found)
@@ -182,14 +169,6 @@ class HttpBackend:
 
     def close(self) -> None:
         self._client.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _events(self, barrel: str, query: ChangesQuery, since: str) -> Iterator[Event]:
         """What one event source tells until its connection ends; at first where it begins."""

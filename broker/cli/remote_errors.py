@@ -30,11 +30,9 @@ def error_of(status: int, body: bytes, url: str) -> SpileError:
         return Missing(reason, hint=hint)
     if told.get("deleted"):
         return Deleted(reason, hint=hint)
-    error = _known().get(code, Refused)(reason, hint=hint)
-    if isinstance(error, Refused):
-        # A code that this version does not know keeps its name.
-        error.reason = f"{code}: {reason}"
-    return error
+    # A code that this version does not know keeps its name.
+    kind: type[SpileError] = _known().get(code) or type("Refused", (Refused,), {"code": code})
+    return kind(reason, hint=hint)
 
 
 def _known() -> dict[str, type[SpileError]]:

@@ -13,11 +13,11 @@ from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from itertools import chain
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Protocol, cast
 
 from broker.cli.csvdocs import DELIMITERS, csv_documents
 from broker.cli.elements import Piece, elements, lines
-from broker.cli.inputs import BadInput
+from broker.cli.inputs import BadInput, BrokenInput
 from feeds.errors import BadRequest, NotFound
 
 __all__ = ["Format", "Source", "open_source", "size_bytes"]
@@ -25,7 +25,7 @@ __all__ = ["Format", "Source", "open_source", "size_bytes"]
 CHUNK_BYTES = 256 * 1024
 _PACKED_SUFFIXES = (".gz", ".xz", ".bz2")
 _JSON_SUFFIXES = (".ndjson", ".jsonl", ".json")
-_DAMAGED = (EOFError, gzip.BadGzipFile, lzma.LZMAError, zlib.error)
+_DAMAGED = (gzip.BadGzipFile, lzma.LZMAError, zlib.error)
 
 
 class Format(StrEnum):
@@ -34,6 +34,12 @@ class Format(StrEnum):
     NDJSON = "ndjson"
     JSON = "json"
     CSV = "csv"
+
+
+class _Readable(Protocol):
+    """What gives bytes as they come."""
+
+    def read1(self, size: int, /) -> bytes: ...
 
 
 class Source:
@@ -50,7 +56,8 @@ class Source:
         return self._counted.taken
 
     def pieces(self, *, as_text: bool = False) -> Iterator[Piece]:
-        """Every document's text in order. Raises BadInput where nothing more can be read."""
+        """Every document's text in order. Raises BadInput where no more texts can be told, BrokenInput where no more
+        bytes can be read."""
         if self.format is Format.CSV:
             return csv_documents(self._chunks, as_text=as_text)
         return elements(self._chunks) if self.format is Format.JSON else lines(self._chunks)
@@ -64,9 +71,9 @@ def open_source(name: str, form: Format | None = None) -> Iterator[Source]:
     cannot be told.
     """
     with _opened(name) as file:
+        name = "standard input" if name == "-" else name
         counted = _Counted(file)
-        unpacked = _unpacked(io.BufferedReader(counted, CHUNK_BYTES), name)
-        chunks = _chunks(unpacked)
+        chunks = _chunks(_unpacked(io.BufferedReader(counted, CHUNK_BYTES), name), name)
         head = _head(chunks)
         yield Source(name, counted, chain((head,), chunks), form or _format_of(head, name))
 
@@ -114,10 +121,10 @@ def _opened(name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _unpacked(packed: io.BufferedReader, name: str) -> IO[bytes]:
+def _unpacked(packed: io.BufferedReader, name: str) -> _Readable:
     magic = packed.peek(6)[:6]
     if magic.startswith(b"\x1f\x8b"):
-        return cast(IO[bytes], gzip.GzipFile(fileobj=packed))
+        return gzip.GzipFile(fileobj=packed)
     if magic.startswith(b"\xfd7zXZ\x00"):
         return lzma.LZMAFile(packed)
     if magic.startswith(b"BZh"):
@@ -127,14 +134,21 @@ def _unpacked(packed: io.BufferedReader, name: str) -> IO[bytes]:
     return packed
 
 
-def _chunks(file: IO[bytes]) -> Iterator[bytes]:
+def _chunks(file: _Readable, name: str) -> Iterator[bytes]:
+    """What is there, as soon as it is: of a file that breaks off everything before that place."""
     while True:
         try:
-            chunk = file.read1(CHUNK_BYTES) if isinstance(file, io.BufferedReader) else file.read(CHUNK_BYTES)
+            chunk = file.read1(CHUNK_BYTES)
+        except EOFError as error:
+            raise BrokenInput(f"{name} ends early: a part of the packed file is missing") from error
         except _DAMAGED as error:
-            raise BadRequest(f"the packed file is damaged: {error}", hint="Fetch it again.") from error
+            raise BrokenInput(f"{name} is damaged, and cannot be unpacked further: {error}") from error
         except OSError as error:
-            raise BadRequest(f"reading failed: {error}", hint="Check the file and its disk.") from error
+            if error.errno is None:
+                # bzip2 tells damage so.
+                raise BrokenInput(f"{name} is damaged, and cannot be unpacked further: {error}") from error
+            hint = "Check the file and its disk."
+            raise BrokenInput(f"reading {name} failed: {error.strerror}", hint=hint) from error
         if not chunk:
             return
         yield chunk

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from cli_tools import begun, on_terminal, spile, spile_process
+from cli_tools import COMMAND, begun, on_terminal, spile, spile_process
 
 from feeds import Store
 
@@ -28,7 +30,7 @@ def test_a_document_goes_through_its_life(store: str) -> None:
     refused = spile("put", "geo", "FR", *at, stdin=b'{"name": "Frankreich"}')
     assert (refused.code, refused.out) == (1, b"")
     assert refused.err.startswith("spile: ")
-    assert "\n  hint: " in refused.err
+    assert " [conflict]\n  hint: " in refused.err
 
     spile("put", "geo", "FR", *at, "--rev", first["rev"], stdin=b'{"name": "La France"}')
     spile("put", "geo", "FR", *at, "--merge", stdin=b'{"area": 551695}')
@@ -77,7 +79,8 @@ def test_loading_again_is_refused_document_by_document_unless_it_updates(store: 
     assert spile("load", "geo", "-", "--id", "s", *at, stdin=lines).code == 0
     again = spile("load", "geo", "-", "--id", "s", *at, stdin=lines + b'{"s":"c","v":3}\n')
     assert (again.code, again.value["stored"], again.value["refused"]) == (1, 1, 2)
-    assert "standard input line 1: conflict: 'a'" in again.err
+    assert "standard input line 1: 'a' exists, and you sent no _rev [conflict]\n" in again.err
+    assert again.err.endswith("  hint: With --update documents that are there already are extended.\n")
     updated = spile("load", "geo", "-", "--id", "s", "--update", *at, stdin=b'{"s":"a","v":7}\n{"s":"a","v":8}\n')
     assert (updated.code, updated.value["stored"]) == (0, 2)
     assert spile("get", "geo", "a", *at).value["v"] == 8
@@ -93,6 +96,48 @@ def test_a_line_that_is_no_json_stops_the_load_and_says_what_was_stored(store: s
     assert spile("info", "geo", *at).value["doc_count"] == 20
     passed = spile("load", "geo2", "-", "--skip-bad", *at, stdin=lines)
     assert (passed.code, passed.value["stored"], passed.value["skipped"]) == (0, 30, 1)
+
+
+def test_a_packed_file_that_ends_early_is_named_and_what_it_held_is_stored(store: str, tmp_path: Path) -> None:
+    at = ("--database", store)
+    packed = gzip.compress(b"".join(b'{"n":"%b"}\n' % os.urandom(32).hex().encode() for _ in range(10_000)))
+    cut = tmp_path / "cut.gz"
+    cut.write_bytes(packed[: len(packed) // 2])
+    stopped = spile("load", "geo", str(cut), "--batch", "100", *at)
+    assert stopped.code == 1
+    stored = spile("info", "geo", *at).value["doc_count"]
+    assert stored > 4000
+    assert stopped.err.startswith(
+        f"spile: {cut} ends early: a part of the packed file is missing; {stored:,} documents were stored before ["
+    )
+    cut.write_bytes(packed[:100])
+    assert "; nothing was stored [bad_request]" in spile("load", "geo", str(cut), *at).err
+
+
+def test_a_load_that_stored_nothing_names_no_seq(store: str) -> None:
+    spile("load", "geo", "-", "--database", store, stdin=b'{"_id":"a"}')
+    again = spile("load", "geo", "-", "--database", store, stdin=b'{"_id":"a"}').value
+    assert (again["stored"], again["refused"], again["seq"]) == (0, 1, None)
+
+
+@pytest.mark.parametrize(
+    "path", ["#", "region/#", "/region/*", "region/*", "*/*", "region/50%", "region/a%2Fb", "+/x"]
+)
+def test_a_path_means_the_same_wherever_it_is_looked_for(store: str, path: str) -> None:
+    documents = [{"_id": name, "region": name} for name in ("x", "50%", "a/b")]
+    with Store.open(store) as opened:
+        opened.create("geo").bulk(documents)
+    matching = {"region/50%": ["50%"], "region/a%2Fb": ["a/b"], "+/x": ["x"]}
+    found = spile("find", "geo", path, "--database", store).values
+    assert sorted(hit["id"] for hit in found if not hit["path"].startswith("_id")) == matching.get(
+        path, ["50%", "a/b", "x"]
+    )
+
+
+def test_the_store_may_be_named_before_the_command_and_the_command_has_the_last_word(store: str) -> None:
+    assert spile("--database", store, "create", "geo").code == 0
+    assert spile("--database", "nowhere", "info", "geo", "--database", store).value["name"] == "geo"
+    assert spile("--url", "http://127.0.0.1:9", "barrels").err.startswith("spile: no service answers at http://127")
 
 
 def test_a_store_that_another_process_holds_is_no_service_and_the_hint_names_url(store: str) -> None:
@@ -131,6 +176,7 @@ def test_people_on_a_terminal_see_tables_and_sentences(store: str) -> None:
     code, shown = on_terminal("barrels", "--database", store)
     assert code == 0
     assert "doc_count" in shown
+    assert "Nothing is found under nosuch." in on_terminal("find", "geo", "nosuch", "--database", store)[1]
     with pytest.raises(json.JSONDecodeError):
         json.loads(shown)
     assert "France" in on_terminal("get", "geo", "FR", "--database", store)[1]
@@ -163,6 +209,19 @@ def test_whoever_reads_may_leave_early(store: str) -> None:
         process.stdout.close()
         assert process.wait(30) == 141
         assert process.stderr.read() == b""
+
+
+def test_an_output_that_cannot_be_written_is_told(store: str) -> None:
+    with Store.open(store) as opened:
+        opened.create("geo").bulk([{"_id": f"d{n}"} for n in range(5000)])
+    for command in (("barrels",), ("changes", "geo"), ("version",)):
+        options = () if command == ("version",) else ("--database", store)
+        with open("/dev/full", "wb") as full:
+            ended = subprocess.run([*COMMAND, *command, *options], stdout=full, stderr=subprocess.PIPE, check=False)
+        assert ended.returncode == 1
+        told = ended.stderr.decode()
+        assert told.startswith("spile: the output cannot be written: No space left on device [error]\n  hint: ")
+        assert "Traceback" not in told
 
 
 def test_following_a_store_that_nobody_else_writes_is_refused(store: str) -> None:

@@ -48,13 +48,14 @@ def test_a_document_goes_through_its_life(at: tuple[str, str]) -> None:
 
 @pytest.mark.parametrize("doc_id", ["..", ".", "a/../b", "50%", "%2F", "ü+*#?&=", "a//b", "x/"])
 def test_odd_ids_arrive_as_they_are(doc_id: str, service: Service) -> None:
+    from broker.cli.backend import GetQuery
     from broker.cli.over_http import HttpBackend
 
     with HttpBackend.at(service.url) as backend:
         if "odd/ids" not in [barrel["name"] for barrel in backend.barrels()]:
             backend.create("odd/ids", {})
         assert backend.put("odd/ids", doc_id, b"{}")["id"] == doc_id
-        assert json.loads(backend.get("odd/ids", doc_id))["_id"] == doc_id
+        assert json.loads(backend.get("odd/ids", doc_id, GetQuery()))["_id"] == doc_id
 
 
 def test_countries_are_loaded_found_and_told(at: tuple[str, str]) -> None:

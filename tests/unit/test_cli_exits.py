@@ -10,7 +10,7 @@ import pytest
 from broker.cli.exits import EXIT_CODES, exit_code, report
 from broker.cli.remote_errors import error_of
 from feeds import errors
-from feeds.errors import Conflict, Deleted, Missing, SpileError, StoreLocked, Unavailable
+from feeds.errors import Conflict, Deleted, Missing, SpileError, StorageFull, StoreLocked, Unavailable
 
 
 def every_error(kind: type[SpileError] = SpileError) -> Iterator[type[SpileError]]:
@@ -42,7 +42,8 @@ def test_missing_and_deleted_are_told_apart() -> None:
 
 def test_a_code_from_a_newer_service_keeps_its_name() -> None:
     body = b'{"error": "too_purple", "reason": "not today"}'
-    assert error_of(400, body, "").reason == "too_purple: not today"
+    error = error_of(400, body, "")
+    assert (error.code, error.reason, exit_code(error)) == ("too_purple", "not today", 1)
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b"[]", b'{"detail": "x"}'])
@@ -57,8 +58,12 @@ def test_refusals_are_1_and_no_service_is_3() -> None:
     assert exit_code(Unavailable()) == exit_code(StoreLocked()) == 3
 
 
-def test_an_error_is_told_on_standard_error_with_its_hint(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_service_whose_disk_is_full_is_there_and_refuses() -> None:
+    assert exit_code(StorageFull()) == 1
+
+
+def test_an_error_is_told_on_standard_error_with_its_code_and_hint(capsys: pytest.CaptureFixture[str]) -> None:
     report(Conflict("geo/FR has changed", hint="Read it again."))
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err == "spile: geo/FR has changed\n  hint: Read it again.\n"
+    assert captured.err == "spile: geo/FR has changed [conflict]\n  hint: Read it again.\n"

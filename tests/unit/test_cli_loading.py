@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 
 import msgspec
@@ -10,7 +11,7 @@ import pytest
 from broker.cli.backend import BulkResult
 from broker.cli.elements import Piece, lines
 from broker.cli.identify import checker
-from broker.cli.inputs import BadInput
+from broker.cli.inputs import BadInput, BrokenInput
 from broker.cli.loading import BATCH_BYTES_MAX, Loader
 from feeds.errors import Conflict, Overloaded, SpileError, StorageFull, Unavailable
 
@@ -103,18 +104,45 @@ def test_patience_ends() -> None:
         loaded(receiver, numbered(1), patience=0.0)
 
 
+def test_who_waits_for_a_service_is_told_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    loaded(Receiver([Unavailable("gone for a moment") for _ in range(4)]), numbered(1), patience=120)
+    assert caplog.messages == ["trying again for up to 120 s: gone for a moment"]
+    caplog.clear()
+    loaded(Receiver([Overloaded(), Overloaded()]), numbered(1))
+    assert caplog.messages == []
+
+
 def test_refused_documents_are_counted_and_the_first_ones_named(receiver: Receiver) -> None:
     docs = [b'{"_id":"d%d","refuse":%b}' % (n, b"true" if n % 2 else b"false") for n in range(50)]
     report = loaded(receiver, lines([b"\n".join(docs)]), batch=7).report
     assert (report.stored, report.refused) == (25, 25)
     assert [refusal.line for refusal in report.first_refusals] == list(range(2, 22, 2))
-    assert str(report.first_refusals[0]) == "file line 2: d1 conflict: changed"
+    assert str(report.first_refusals[0]) == "file line 2: d1: changed [conflict]"
+
+
+def test_the_last_seq_is_that_of_the_newest_document_that_was_stored(receiver: Receiver) -> None:
+    stored, refused = b'{"_id":"a"}\n', b'{"_id":"b","refuse":true}\n'
+    assert loaded(receiver, lines([refused * 3])).report.last_seq is None
+    assert loaded(receiver, lines([stored * 2 + refused * 2]), batch=2).report.last_seq == 2
 
 
 def test_a_bad_line_stops_with_its_own_batch_unsent(receiver: Receiver) -> None:
     loader = Loader(receiver, run_id="run", batch=10)
     with pytest.raises(BadInput, match="line 26:"):
         loader.load("file", lines([b'{"a":1}\n' * 25 + b"oops\n" + b'{"a":1}\n']), checker())
+    loader.close()
+    assert [len(batch) for batch in receiver.batches] == [10, 10]
+    assert loader.report.stored == 20
+
+
+def test_an_input_that_breaks_off_leaves_every_batch_before_stored_and_counted(receiver: Receiver) -> None:
+    def breaks_off() -> Iterator[Piece]:
+        yield from numbered(25)
+        raise BrokenInput("file ends early")
+
+    loader = Loader(receiver, run_id="run", batch=10)
+    with pytest.raises(BrokenInput):
+        loader.load("file", breaks_off(), checker())
     loader.close()
     assert [len(batch) for batch in receiver.batches] == [10, 10]
     assert loader.report.stored == 20
@@ -130,6 +158,26 @@ def test_progress_is_told_with_every_answer(receiver: Receiver) -> None:
     seen: list[int] = []
     loaded(receiver, numbered(30), batch=10, on_answer=lambda report: seen.append(report.stored))
     assert seen == [10, 20, 30]
+
+
+def test_what_was_handed_on_and_not_answered_is_known(receiver: Receiver) -> None:
+    may_answer = threading.Event()
+
+    def send(body: bytes, key: str) -> list[BulkResult]:
+        may_answer.wait()
+        return receiver(body, key)
+
+    def interrupted() -> Iterator[Piece]:
+        yield from numbered(25)
+        raise KeyboardInterrupt
+
+    loader = Loader(send, run_id="run", batch=10)
+    with pytest.raises(KeyboardInterrupt):
+        loader.load("file", interrupted(), checker())
+    assert (loader.report.stored, loader.underway) == (0, 20)
+    may_answer.set()
+    loader.close()
+    assert loaded(receiver, numbered(25), batch=10).underway == 0
 
 
 def test_an_answer_that_does_not_fit_is_not_taken_for_one() -> None:

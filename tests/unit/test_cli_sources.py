@@ -9,14 +9,20 @@ import json
 import lzma
 import os
 import threading
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from broker.cli.inputs import BrokenInput
 from broker.cli.sources import Format, open_source, size_bytes
 from feeds.errors import BadRequest, NotFound
 
 NDJSON = b'{"a":1}\n{"a":2}\n'
+LINES = b"".join(b'{"n":"%b"}\n' % sha256(b"%d" % number).hexdigest().encode() for number in range(5000))
+"""So little alike that packing cannot make it small."""
 
 
 def read(path: Path, form: Format | None = None) -> tuple[Format, list[object]]:
@@ -64,8 +70,9 @@ def test_a_format_that_was_asked_for_is_not_guessed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (gzip.compress(NDJSON * 1000)[:-20], "damaged"),
-        (lzma.compress(os.urandom(5000).hex().encode())[:-40], "damaged"),
+        (bytes((*gzip.compress(LINES)[:4000], 0, 0, *gzip.compress(LINES)[4002:])), "x.ndjson is damaged"),
+        (bytes((*lzma.compress(LINES)[:4000], 0, 0, *lzma.compress(LINES)[4002:])), "x.ndjson is damaged"),
+        (b"BZh9" + b"0" * 50, "x.ndjson is damaged"),
         ('{"a":1}'.encode("utf-16"), "not UTF-8"),
         (b"\x28\xb5\x2f\xfd" + b"0" * 50, "zstd"),
     ],
@@ -75,6 +82,27 @@ def test_what_cannot_be_read_is_refused_with_what_it_is(tmp_path: Path, data: by
     path.write_bytes(data)
     with pytest.raises(BadRequest, match=told):
         read(path)
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, partial(bz2.compress, compresslevel=1)])
+def test_a_packed_file_that_ends_early_gives_what_it_holds_and_is_named(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    path = tmp_path / "x.ndjson"
+    packed = pack(LINES)
+    path.write_bytes(packed[: len(packed) * 9 // 10])
+    read_before = 0
+    with open_source(str(path)) as source, pytest.raises(BrokenInput, match=r"x\.ndjson ends early"):
+        for _ in source.pieces():
+            read_before += 1
+    assert read_before > 3000
+
+
+def test_standard_input_is_named_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    with io.TextIOWrapper(io.BytesIO(gzip.compress(LINES)[:500])) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        with pytest.raises(BrokenInput, match="standard input ends early"):
+            read(Path("-"))
 
 
 def test_a_missing_file_and_a_directory_are_named(tmp_path: Path) -> None:

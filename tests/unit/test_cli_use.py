@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,19 @@ from broker.cli.main import app
         (("check", "--data", "x", "--database", "y"), "exclude each other"),
         (("get", "geo"), "ID"),
         (("nonsense",), "nonsense"),
+        (("find", "geo", "a/#/b"), "has levels after `#`"),
+        (("barrels", "--url", "127.0.0.1:8000"), "does not begin with http://HOST"),
+        (("listen", "geo", "--mqtt", "http://127.0.0.1:1883"), "does not begin with mqtt://HOST"),
+        (("listen", "geo", "--mqtt", "mqtt://127.0.0.1:port"), "is no URL of a service"),
+        (("barrels", "--url", "http://u:secret@127.0.0.1:port"), "'127.0.0.1:port' is no URL of a service"),
+        (("barrels", "--url", "http://["), "is no URL of a service"),
+        (("--url", "nowhere", "barrels"), "is no URL of a service"),
+        (("--url", "http://127.0.0.1:9", "barrels", "--database", "x"), "exclude each other"),
+        (("--url", "http://127.0.0.1:9", "serve"), "`spile serve` has no option --url"),
+        (("--database", "x", "check", "--data", "y"), "exclude each other"),
+        (("--limit", "3", "find", "geo", "a"), "`spile find … --limit …`. It is an option of: find, changes"),
+        (("--url", "http://127.0.0.1:9", "--limit=3", "find", "geo", "a"), "--limit stands before the command"),
+        (("--nonsense", "find", "geo", "a"), "--nonsense"),
         (("serve", "--http", "0.0.0.0:0"), "SPILE_TOKEN"),
         (("serve", "--http", "nowhere"), "HOST:PORT"),
     ],
@@ -60,6 +74,19 @@ def test_the_help_names_every_command() -> None:
     shown = CliRunner().invoke(app, ["--help"]).stdout
     for command in COMMANDS:
         assert f" {command} " in shown
+
+
+def words(text: str) -> str:
+    """What a help page says, without its frame."""
+    return " ".join(re.sub("[│╭╮╰╯─]", " ", text).split())
+
+
+def test_help_says_what_is_surprising() -> None:
+    find = words(CliRunner().invoke(app, ["find", "--help"]).stdout)
+    assert "Sort by path and then value, or by value alone." in re.sub(r"<[^>]+>", "", find)
+    listen = words(CliRunner().invoke(app, ["listen", "--help"]).stdout)
+    assert "without a shell" in listen
+    assert "[PATTERN]... " in listen
 
 
 def test_the_version_can_be_asked_for_both_ways() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -39,54 +40,64 @@ ReplicateExpiry = Annotated[
 ]
 
 
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=examples(
-        "spile create geo", "spile create sensors --retain --ttl 86400", "spile create 'a/b' --publish _id/#"
-    ),
-)
-def create(
-    barrel: BarrelName,
-    retain: Retain = None,
-    ttl: Ttl = None,
-    ttl_field: TtlField = None,
-    publish: Publish = None,
-    path_qos: PathQos = None,
-    revs_limit: RevsLimit = None,
-    log_kept: LogKept = None,
-    replicate_expiry: ReplicateExpiry = None,
-    url: UrlOption = None,
-    database: DatabaseOption = None,
-) -> None:
-    """Make a barrel."""
-    settings = _given(retain, ttl, ttl_field, publish, path_qos, revs_limit, log_kept, replicate_expiry)
+def _takes_settings(name: str, about: str, settle: Callable[..., None], *lines: str) -> None:
+    """Add a command that takes the settings of a barrel, hands `settle` those that were given, and is shown so."""
+
+    @app.command(name, help=about, rich_help_panel=PANEL, epilog=examples(*lines))
+    def command(
+        barrel: BarrelName,
+        retain: Retain = None,
+        ttl: Ttl = None,
+        ttl_field: TtlField = None,
+        publish: Publish = None,
+        path_qos: PathQos = None,
+        revs_limit: RevsLimit = None,
+        log_kept: LogKept = None,
+        replicate_expiry: ReplicateExpiry = None,
+        url: UrlOption = None,
+        database: DatabaseOption = None,
+    ) -> None:
+        settings = {
+            "retain": retain,
+            "ttl": ttl,
+            "ttl_field": ttl_field,
+            "publish": publish or None,
+            "path_qos": path_qos,
+            "revs_limit": revs_limit,
+            "log_kept": log_kept,
+            "replicate_expiry": replicate_expiry,
+        }
+        given = {name: value for name, value in settings.items() if value is not None}
+        settle(barrel, given, url, database)
+
+
+def _create(barrel: str, settings: dict[str, Any], url: str | None, database: str | None) -> None:
     with backend_of(url, database, create=True) as backend:
         standard_output().told(backend.create(barrel, settings), f"{barrel} is made")
 
 
-@app.command(
-    rich_help_panel=PANEL,
-    epilog=examples("spile configure geo --retain", "spile configure geo --publish '_id/#' --publish 'region/#'"),
-)
-def configure(
-    barrel: BarrelName,
-    retain: Retain = None,
-    ttl: Ttl = None,
-    ttl_field: TtlField = None,
-    publish: Publish = None,
-    path_qos: PathQos = None,
-    revs_limit: RevsLimit = None,
-    log_kept: LogKept = None,
-    replicate_expiry: ReplicateExpiry = None,
-    url: UrlOption = None,
-    database: DatabaseOption = None,
-) -> None:
-    """Change the settings of a barrel; those not named stay."""
-    settings = _given(retain, ttl, ttl_field, publish, path_qos, revs_limit, log_kept, replicate_expiry)
+def _configure(barrel: str, settings: dict[str, Any], url: str | None, database: str | None) -> None:
     if not settings:
         raise typer.BadParameter("nothing to change: name at least one setting")
     with backend_of(url, database) as backend:
         standard_output().told(backend.configure(barrel, settings), f"{barrel} is set up")
+
+
+_takes_settings(
+    "create",
+    "Make a barrel.",
+    _create,
+    "spile create geo",
+    "spile create sensors --retain --ttl 86400",
+    "spile create 'a/b' --publish _id/#",
+)
+_takes_settings(
+    "configure",
+    "Change the settings of a barrel; those not named stay.",
+    _configure,
+    "spile configure geo --retain",
+    "spile configure geo --publish '_id/#' --publish 'region/#'",
+)
 
 
 @app.command(rich_help_panel=PANEL, epilog=examples("spile barrels", "spile barrels | jq .name"))
@@ -94,7 +105,8 @@ def barrels(url: UrlOption = None, database: DatabaseOption = None) -> None:
     """List the barrels."""
     with backend_of(url, database) as backend:
         columns = ("name", "doc_count", "deleted_count", "seq", "bytes")
-        standard_output().table(columns, backend.barrels())
+        none = "There are no barrels yet; `spile create NAME` makes one."
+        standard_output().table(columns, backend.barrels(), if_none=none)
 
 
 @app.command(rich_help_panel=PANEL, epilog=examples("spile info geo"))
@@ -110,26 +122,3 @@ def drop(barrel: BarrelName, url: UrlOption = None, database: DatabaseOption = N
     with backend_of(url, database) as backend:
         backend.drop(barrel)
         standard_output().told({"dropped": barrel}, f"{barrel} is dropped")
-
-
-def _given(
-    retain: bool | None,
-    ttl: float | None,
-    ttl_field: str | None,
-    publish: list[str] | None,
-    path_qos: int | None,
-    revs_limit: int | None,
-    log_kept: float | None,
-    replicate_expiry: bool | None,
-) -> dict[str, Any]:
-    settings = {
-        "retain": retain,
-        "ttl": ttl,
-        "ttl_field": ttl_field,
-        "publish": publish or None,
-        "path_qos": path_qos,
-        "revs_limit": revs_limit,
-        "log_kept": log_kept,
-        "replicate_expiry": replicate_expiry,
-    }
-    return {name: value for name, value in settings.items() if value is not None}

@@ -28,7 +28,7 @@ DocumentId = Annotated[str, typer.Argument(metavar="ID", help="The document's id
 def put(
     barrel: BarrelName,
     doc_id: DocumentId,
-    file: Annotated[str, typer.Argument(metavar="[FILE|-]", help="The document; - is standard input.")] = "-",
+    file: Annotated[str, typer.Argument(metavar="FILE|-", help="The document; - is standard input.")] = "-",
     rev: RevOption = None,
     update: Annotated[bool, typer.Option("--update", help="Extend the document whatever its revision is.")] = False,
     merge: Annotated[
@@ -64,9 +64,10 @@ def get(
     database: DatabaseOption = None,
 ) -> None:
     """Show a document."""
+    from broker.cli.backend import GetQuery
+
     with backend_of(url, database) as backend:
-        found = backend.get(barrel, doc_id, rev=rev, revs=revs, conflicts=conflicts, history=history)
-        standard_output().document(found)
+        standard_output().document(backend.get(barrel, doc_id, GetQuery(rev, revs, conflicts, history)))
 
 
 @app.command(
@@ -87,7 +88,9 @@ def delete(
         if rev is None:
             import msgspec
 
-            rev = str(msgspec.json.decode(backend.get(barrel, doc_id))["_rev"])
+            from broker.cli.backend import GetQuery
+
+            rev = str(msgspec.json.decode(backend.get(barrel, doc_id, GetQuery()))["_rev"])
         written = backend.delete(barrel, doc_id, rev=rev)
         standard_output().told(written, f"{written['id']} is deleted at {written['rev']}")
 
@@ -96,9 +99,7 @@ def delete(
 def purge(
     barrel: BarrelName,
     doc_id: DocumentId,
-    revs: Annotated[
-        list[str] | None, typer.Argument(metavar="[REV]...", help="Only these leaves; default: all.")
-    ] = None,
+    revs: Annotated[list[str] | None, typer.Argument(metavar="REV", help="Only these leaves; default: all.")] = None,
     url: UrlOption = None,
     database: DatabaseOption = None,
 ) -> None:
@@ -111,6 +112,8 @@ def _read(file: str) -> bytes:
     from feeds.errors import BadRequest, NotFound
 
     if file == "-":
+        if sys.stdin.isatty():
+            print("Type the document, and end it with Ctrl-D.", file=sys.stderr)
         return sys.stdin.buffer.read()
     try:
         return Path(file).read_bytes()

@@ -6,7 +6,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from broker.cli.options import BarrelName, DatabaseOption, DocsOption, UrlOption, backend_of, examples
+from broker.cli.options import (
+    BarrelName,
+    DatabaseOption,
+    DocsOption,
+    PathPattern,
+    UrlOption,
+    backend_of,
+    examples,
+)
 from broker.cli.output import standard_output
 
 app = typer.Typer()
@@ -24,14 +32,14 @@ PAGE_MAX = 1000
 )
 def find(
     barrel: BarrelName,
-    path: Annotated[str, typer.Argument(metavar="PATH", help="Where to look; + is any segment.")],
+    path: PathPattern,
     from_: Annotated[
         str | None, typer.Option("--from", metavar="VALUE", help="Values from here on: JSON, else text.")
     ] = None,
     to: Annotated[str | None, typer.Option(metavar="VALUE", help="Values up to here: JSON, else text.")] = None,
     prefix: Annotated[str | None, typer.Option(metavar="TEXT", help="Text values that begin so.")] = None,
     order: Annotated[
-        Literal["key", "value"], typer.Option(help="Sort by the document's id, or by the value.")
+        Literal["key", "value"], typer.Option(help="Sort by path and then value, or by value alone.")
     ] = "key",
     descending: Annotated[bool, typer.Option("--descending", help="The other way round.")] = False,
     docs: DocsOption = False,
@@ -61,6 +69,7 @@ def find(
             if after is None or not page.results:
                 break
     if output.is_terminal:
-        output.table(("id", "path", "value", "doc") if docs else ("id", "path", "value"), shown)
+        columns = ("id", "path", "value", "doc") if docs else ("id", "path", "value")
+        output.table(columns, shown, if_none=f"Nothing is found under {path}.")
         if after is not None:
             output.text("There is more: raise --limit to see it.")

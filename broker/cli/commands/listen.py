@@ -13,6 +13,7 @@ from broker.cli.options import (
     BarrelName,
     DatabaseOption,
     DocsOption,
+    MqttOption,
     Patterns,
     Since,
     UrlOption,
@@ -32,6 +33,7 @@ app = typer.Typer()
     epilog=examples(
         "spile listen geo 'region/#' --since now",
         "spile listen sensors --name alarm --exec 'python handle.py' --docs",
+        "spile listen sensors --exec 'sh -c \"echo $SPILE_ID >> heard.txt\"'",
         "spile listen sensors '#' --mqtt mqtt://broker:1883 --name archive --once",
     ),
 )
@@ -47,7 +49,8 @@ def listen(
         typer.Option(
             "--exec",
             metavar="COMMAND",
-            help="Run this for each change: JSON on standard input, SPILE_ID, SPILE_REV, SPILE_SEQ, SPILE_PATH set.",
+            help="Run this program for each change, without a shell (for $VARIABLES and pipes: sh -c '…'): "
+            "JSON on standard input, SPILE_BARREL, SPILE_ID, SPILE_REV, SPILE_SEQ, SPILE_PATH set.",
         ),
     ] = None,
     attempts: Annotated[int, typer.Option(min=1, metavar="N", help="How often a failing command is tried.")] = 5,
@@ -62,9 +65,7 @@ def listen(
     patience: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to try until a service answers first.")
     ] = 10.0,
-    mqtt: Annotated[
-        str | None, typer.Option(metavar="URL", help="Listen over MQTT, as in mqtt://127.0.0.1:1883.")
-    ] = None,
+    mqtt: MqttOption = None,
     url: UrlOption = None,
     database: DatabaseOption = None,
 ) -> None:

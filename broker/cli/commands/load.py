@@ -39,7 +39,7 @@ def _check_format(form: str | None) -> str | None:
 )
 def load(
     barrel: BarrelName,
-    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="Files to read; - is standard input.")],
+    files: Annotated[list[str], typer.Argument(metavar="FILE", help="Files to read; - is standard input.")],
     id_field: Annotated[
         str | None,
         typer.Option("--id", metavar="FIELD", help="Take each _id from this field (a.b: within a). Default: _id."),
@@ -94,14 +94,15 @@ def load(
                 for file in files:
                     _load_file(loader, progress_of, file, form, id_field, as_text)
             except KeyboardInterrupt:
-                print(f"spile: interrupted; {_stored(loader.report)} before", file=sys.stderr)
+                underway = f", {loader.underway:,} more may have been" if loader.underway else ""
+                print(f"spile: interrupted; {_stored(loader.report)}{underway}", file=sys.stderr)
                 raise typer.Exit(INTERRUPTED) from None
             except SpileError as error:
-                error.reason += f"; {_stored(loader.report)} before"
+                error.reason = f"{error.reason.removesuffix('.')}; {_stored(loader.report)}"
                 raise
             finally:
                 loader.close()
-    _tell(barrel, loader.report)
+    _tell(barrel, loader.report, update)
     if loader.report.refused:
         raise typer.Exit(REFUSED)
 
@@ -113,14 +114,13 @@ def _load_file(
     from broker.cli.inputs import BadInput
     from broker.cli.sources import Format, open_source
 
-    name = "standard input" if file == "-" else file
     with open_source(file, Format(form) if form else None) as source:
         progress.begin(source)
         check = checker(id_field, literal=source.format is Format.CSV)
         try:
-            loader.load(name, source.pieces(as_text=as_text), check)
+            loader.load(source.name, source.pieces(as_text=as_text), check)
         except BadInput as bad:
-            bad.reason = f"{name} {bad.reason}"
+            bad.reason = f"{source.name} {bad.reason}"
             raise
         finally:
             progress.end()
@@ -165,19 +165,32 @@ def _make_sure_of(backend: Backend, barrel: str) -> None:
 
 
 def _stored(report: LoadReport) -> str:
-    return f"{report.stored:,} documents were stored"
+    """What was stored before a load ended early."""
+    if not report.stored:
+        return "nothing was stored"
+    return f"{_counted(report.stored, 'document')} {'was' if report.stored == 1 else 'were'} stored before"
 
 
-def _tell(barrel: str, report: LoadReport) -> None:
+def _counted(count: int, word: str) -> str:
+    return f"{count:,} {word}{'' if count == 1 else 's'}"
+
+
+def _tell(barrel: str, report: LoadReport, update: bool) -> None:
     for refusal in report.first_refusals:
         print(f"spile: {refusal}", file=sys.stderr)
     untold = report.refused + report.skipped - len(report.first_refusals)
     if untold > 0:
         print(f"spile: and {untold:,} more", file=sys.stderr)
-    sentence = f"{barrel}: {report.stored:,} documents stored in {report.seconds:,.1f} s ({report.rate:,.0f}/s)"
-    for count, word in ((report.refused, "refused"), (report.skipped, "lines skipped")):
-        if count:
-            sentence += f", {count:,} {word}"
+    if not update and any(refusal.error == "conflict" for refusal in report.first_refusals):
+        print("  hint: With --update documents that are there already are extended.", file=sys.stderr)
+    told = [f"{barrel}: nothing stored"]
+    if report.stored:
+        documents = _counted(report.stored, "document")
+        told = [f"{barrel}: {documents} stored in {report.seconds:,.1f} s ({report.rate:,.0f}/s)"]
+    if report.refused:
+        told.append(f"{report.refused:,} refused")
+    if report.skipped:
+        told.append(f"{_counted(report.skipped, 'line')} skipped")
     standard_output().told(
         {
             "barrel": barrel,
@@ -188,5 +201,5 @@ def _tell(barrel: str, report: LoadReport) -> None:
             "seconds": round(report.seconds, 3),
             "rate": round(report.rate),
         },
-        sentence,
+        ", ".join(told),
     )

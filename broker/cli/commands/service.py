@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from broker.cli.options import examples, told
+from broker.cli.output import standard_output
 from broker.cli.version import version_text
 
 app = typer.Typer()
@@ -76,7 +77,6 @@ def serve(
 )
 def settings(config: Config = None) -> None:
     """List every setting of the service: its value now, its variable, and what it means."""
-    from broker.cli.output import standard_output
     from broker.settings import describe_settings, load_settings
     from feeds.errors import BadRequest
 
@@ -106,4 +106,4 @@ def _shown(value: object) -> object:
 @app.command(rich_help_panel="Service")
 def version() -> None:
     """Show the version."""
-    print(f"spile {version_text()}")
+    standard_output().text(f"spile {version_text()}")
