@@ -15,6 +15,7 @@ NAMES = (
     "publishing",
     "broker_stream",
     "stream",
+    "many_streams",
     "embedded_routing",
 )
 

@@ -6,17 +6,19 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from feeds.barrel import Barrel
 from feeds.errors import BadRequest, SpileError
 from listeners.callbacks import Retries, call_until_done
 from listeners.changes import Change, Snapshot
 from listeners.dead_letters import BarrelDeadLetters, DeadLetters, FileDeadLetters
+from listeners.following import PATIENCE_S
 from listeners.listen import Listening, OnSnapshot, listen
 from listeners.source import Source
 from listeners.stream.messages import BYTES_DEFAULT, WINDOW_DEFAULT
 
+T = TypeVar("T")
 log = logging.getLogger("spile.listeners")
 
 
@@ -41,7 +43,7 @@ class Listener:
         window: int = WINDOW_DEFAULT,
         bytes: int = BYTES_DEFAULT,
         token: str | None = None,
-        patience_s: float | None = 10.0,
+        patience_s: float | None = PATIENCE_S,
         on_error: Literal["stop", "dead_letter"] = "stop",
         dead_letters: DeadLetters | str | Path | None = None,
         retries: Retries | None = None,
@@ -123,7 +125,7 @@ class Listener:
     def _tell(self, change: Change) -> bool:
         """Whether the listener goes on, with the change done or put aside."""
         try:
-            call_until_done(self._callback, change, self._retries, self._stop, self._failed)
+            self._call(self._callback, change, repr(change.id))
         except Exception as error:
             self.failures += 1
             if self.dead_letters is None or self._stop.is_set():
@@ -139,11 +141,17 @@ class Listener:
     def _boundary(self, which: str, boundary: Snapshot) -> None:
         callback = self._on_snapshot[which]
         if callback is not None:
-            call_until_done(callback, boundary, self._retries, self._stop, self._failed)
+            self._call(callback, boundary, f"the snapshot's {which}")
 
-    def _failed(self, error: BaseException, attempt: int) -> None:
-        self.failures += 1
-        log.info("The callback failed (attempt %d of %d): %s", attempt, self._retries.attempts, error)
+    def _call(self, callback: Callable[[T], object], value: T, name: str) -> None:
+        """Call it until it returns; the log says for what it failed."""
+
+        def failed(error: BaseException, attempt: int) -> None:
+            self.failures += 1
+            attempts = self._retries.attempts
+            log.info("The callback failed for %s (attempt %d of %d): %s", name, attempt, attempts, error)
+
+        call_until_done(callback, value, self._retries, self._stop, failed)
 
     def _run_quietly(self) -> None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from broker.health import worst
 from broker.http.answers import Answer, json_answer
 from broker.http.call import Call
 from broker.http.endpoint import Route, route
@@ -41,7 +42,9 @@ async def welcome(call: Call) -> Answer:
 
 
 async def health(call: Call) -> Answer:
-    """The state of every part: 200 when all are well, else 503. Open to everyone: probes have no user."""
+    """The state of every part: 503 while one refuses what it is there for. Open to everyone: probes have no user."""
     parts = call.services.health()
-    ok = all(part.get("ok", False) for part in parts.values())
-    return json_answer({"ok": ok, "version": call.services.version, "parts": parts}, 200 if ok else 503)
+    ok = all(part.ok for part in parts.values())
+    told = {name: part.as_dict() for name, part in parts.items()}
+    body = {"ok": ok, "state": worst(parts), "version": call.services.version, "parts": told}
+    return json_answer(body, 200 if ok else 503)

@@ -12,13 +12,11 @@ from typing import Any, Literal, Protocol
 
 from prometheus_client import CollectorRegistry
 
+from broker.health import Parts
 from feeds import Store
 from listeners.stream.service import StreamService
 
 Verb = Literal["read", "write", "admin"]
-
-Health = Mapping[str, Mapping[str, Any]]
-"""The state of every part by name; each has `ok`, and whatever else it wants to show."""
 
 Gauges = Mapping[str, Callable[[], Mapping[str, Any]]]
 """Figures by part. A nested mapping is shown with its key as label `name`."""
@@ -81,7 +79,7 @@ class Services:
     streams: StreamService | None
     readers: ThreadPoolExecutor
     access: Access
-    health: Callable[[], Health]
+    health: Callable[[], Parts]
     registry: CollectorRegistry
     version: str
     limits: HttpLimits = HttpLimits()

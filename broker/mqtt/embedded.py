@@ -132,6 +132,14 @@ class EmbeddedBroker:
         """Return only when a part of the broker has died that it cannot work without, and why."""
         return await self._tasks.failed()
 
+    @property
+    def failure(self) -> str | None:
+        """Why it cannot do all of its work at present; None while it can."""
+        if not self._running:
+            return "The MQTT broker does not run."
+        failure = self._state.failure
+        return None if failure is None else f"The MQTT broker's state cannot be written: {failure}"
+
     def stats(self) -> BrokerStats:
         """A look at the broker."""
         sessions = list(self._book)

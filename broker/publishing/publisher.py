@@ -2,7 +2,7 @@
 
 What is committed is in the log before anybody hears of it, so that a crash at any line loses nothing: after it the
 publisher begins at its stored position again, and some messages come twice. A hint wakes it; that it also looks by
-itself is what makes a lost hint harmless.
+itself is what makes a lost hint harmless. A store or a broker that cannot for a while only delays.
 """
 
 from __future__ import annotations
@@ -10,57 +10,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import replace
 from typing import Any, TypeVar
 
-from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception, wait_random_exponential
-
+from broker.health import PartHealth, told_of
 from broker.mqtt.contract import Message, Publisher
+from broker.perseverance import Perseverance, Undertaking
+from broker.publishing.lanes import PAGE, Lane
 from broker.publishing.retaining import Retaining
 from broker.publishing.topics import BarrelTopics
-from feeds import Barrel, Store
+from feeds import Store
 from feeds.errors import BadRequest, NotFound, SpileError
 from feeds.rows import LogEntry
 
 log = logging.getLogger("spile.publisher")
 
 T = TypeVar("T")
-PAGE = 500  # log entries read at once
 MESSAGES_MAX = 2_000  # of one batch to the broker
 POLL_S = 1.0  # a hint may be lost; the log is looked at this often anyway
 SAVE_S = 0.25  # how far the stored position may lag: what a crash tells twice
 HEAD_S = 0.5  # `_head` is told within 1 s after the last change
 HEAD_AGAIN_S = 10.0
 NEWEST_BYTES = 4 << 20  # of documents in one page of newest states
-RETRY_S_MIN, RETRY_S_MAX = 0.1, 10.0
-
-
-_Page = tuple[list[LogEntry], int]  # entries, and the seq up to which they were looked for
-
-
-def _page(barrel: Barrel, after: int) -> _Page | None:
-    """A page of the log; None where a part of it is forgotten already."""
-    page = barrel.tail_page(after, PAGE)
-    return None if after < barrel.forgotten() else page
-
-
-@dataclass(slots=True)
-class _Lane:
-    """One barrel on its way to the broker."""
-
-    barrel: Barrel
-    topics: BarrelTopics
-    told: int  # acknowledged by the broker
-    head: int  # of the log, as far as known
-    saved: int  # the stored position
-    head_told: int = -1
-    head_told_at: float = 0.0
-    behind_since: float | None = None
-    ahead: asyncio.Task[_Page | None] | None = None
-    """The page behind the one that is being told."""
+_SET_ASIDE = "The broker will never take some messages, which were passed; the log names them."
+STOP_S = 5.0  # for telling what is committed already
 
 
 class LogPublisher:
@@ -83,8 +58,8 @@ class LogPublisher:
         self._name = name
         self._bytes_max = publish_bytes_max
         self._clock = clock
-        self._lanes: dict[str, _Lane] = {}
-        self._retaining = Retaining(store, publisher, self._in_thread, name, publish_bytes_max)
+        self._lanes: dict[str, Lane] = {}
+        self._retaining = Retaining(store, self._publish, self._ask, name, publish_bytes_max)
         self._wake = asyncio.Event()
         self._changed: set[str] = set()  # barrels created, configured or dropped
         self._hints: dict[str, int] = {}
@@ -93,9 +68,18 @@ class LogPublisher:
         self._stopping = False
         self._saved_at = 0.0
         self._polled_at = 0.0
+        self._perseverance = Perseverance(log)
+        self._telling = Undertaking(
+            f"publishing to the {name} broker",
+            "Nothing is lost: it goes on where it is once the broker takes messages again. See that the broker "
+            "runs and can be reached; of the embedded one, the part mqtt says more.",
+        )
+        self._asking = Undertaking(
+            f"using the store for the {name} broker",
+            "Nothing is lost: it goes on where it is once the store can be used. The part store says more.",
+        )
         self.published = 0
         self.set_aside = 0
-        self.failure: str | None = None
         self.task = asyncio.create_task(self._run(), name="spile-publisher")
 
     async def stop(self) -> None:
@@ -103,25 +87,44 @@ class LogPublisher:
         for unhook in self._unhook:
             unhook()
         self._stopping = True
+        self._perseverance.stop()
         self._wake.set()
-        done, _ = await asyncio.wait([self.task], timeout=5)
+        done, _ = await asyncio.wait([self.task], timeout=STOP_S)
         if not done:
             self.task.cancel()
             await asyncio.wait([self.task])
 
+    @property
+    def failure(self) -> str | None:
+        """Why it waits at present; None while it does its work."""
+        obstacle = self._perseverance.obstacle
+        return None if obstacle is None else obstacle.reason
+
     def stats(self) -> dict[str, Any]:
         """Per barrel how far the broker is behind, in changes and seconds."""
-        now = self._clock()
+        now, obstacle = self._clock(), self._perseverance.obstacle
+        heads = {name: max(lane.head, self._hints.get(name, 0)) for name, lane in self._lanes.items()}
         return {
             "published": self.published,
             "set_aside": self.set_aside,
-            "failure": self.failure,
-            "behind": {name: max(0, lane.head - lane.told) for name, lane in self._lanes.items()},
+            "waiting_seconds": 0.0 if obstacle is None else max(0.0, time.time() - obstacle.since),
+            "behind": {name: max(0, heads[name] - lane.told) for name, lane in self._lanes.items()},
             "behind_seconds": {
                 name: 0.0 if lane.behind_since is None else now - lane.behind_since
                 for name, lane in self._lanes.items()
             },
         }
+
+    def health(self) -> PartHealth:
+        """Whether it tells, or what it waits for, since when and until when."""
+        told = self.stats()
+        figures = {
+            "behind": sum(told["behind"].values()),
+            "behind_seconds": round(max(told["behind_seconds"].values(), default=0.0), 3),
+            "set_aside": self.set_aside,
+        }
+        health = told_of(self.task, self._perseverance.obstacle, figures)
+        return replace(health, hint=_SET_ASIDE) if health.state == "running" and self.set_aside else health
 
     # -- hints, from any thread
 
@@ -136,48 +139,31 @@ class LogPublisher:
     # -- the task
 
     async def _run(self) -> None:
-        await self._patiently(self._begin)
-        while True:
-            busy = await self._patiently(self._round)
-            if self._stopping and not busy:
-                return
-            if not busy:
-                await self._sleep()
-
-    async def _patiently(self, step: Callable[[], Awaitable[T]]) -> T | None:
-        """Do a step until nothing that passes by itself stands in its way: a full queue, a full disk, a lock.
-
-        Positions move only behind what was told, so that a step may break off anywhere. None when stopping.
-        """
-        wait_s = RETRY_S_MIN
-        while True:
-            try:
-                return await step()
-            except SpileError as error:
-                if not error.retryable:
-                    raise
-                self.failure = error.reason
-                log.warning("publishing waits: %s", error.reason)
-            if self._stopping:
-                return None
-            await asyncio.sleep(wait_s)
-            wait_s = min(wait_s * 2, RETRY_S_MAX)
+        try:
+            await self._begin()
+            while True:
+                busy = await self._round()
+                if self._stopping and not busy:
+                    return
+                if not busy:
+                    await self._sleep()
+        except SpileError as error:
+            if not (self._stopping and error.retryable):
+                raise
+            log.warning("stopped before everything was told; it is told after the next start: %s", error.reason)
+        finally:
+            for lane in self._lanes.values():
+                await lane.let_go()
 
     async def _begin(self) -> None:
-        await self._in_thread(lambda: self._store.add_publisher(self._name))
+        await self._ask(lambda: self._store.add_publisher(self._name))
         await self._retaining.clear_dropped()
         await self._open_lanes()
 
     async def _round(self) -> bool:
         """Tell a page of every barrel; whether there was any."""
         while self._changed:
-            name = next(iter(self._changed))
-            self._changed.discard(name)
-            try:
-                await self._reopen(name)
-            except SpileError:
-                self._changed.add(name)
-                raise
+            await self._reopen(self._changed.pop())
         if self._clock() - self._polled_at >= POLL_S:
             await self._open_lanes()
         busy = False
@@ -185,7 +171,6 @@ class LogPublisher:
             busy = await self._advance(lane) or busy
         await self._tell_heads()
         await self._save(force=self._stopping)
-        self.failure = None
         return busy
 
     async def _sleep(self) -> None:
@@ -199,7 +184,7 @@ class LogPublisher:
     async def _open_lanes(self) -> None:
         """Take up barrels that are new, and learn every head: the look that makes hints dispensable."""
         self._polled_at = self._clock()
-        infos = await self._in_thread(self._store.barrels)
+        infos = await self._ask(self._store.barrels)
         for info in infos:
             lane = self._lanes.get(info.name)
             if lane is None:
@@ -207,17 +192,18 @@ class LogPublisher:
             if lane is not None:
                 lane.head = max(lane.head, info.seq)
 
-    async def _open(self, name: str) -> _Lane | None:
+    async def _open(self, name: str) -> Lane | None:
         try:
-            barrel = self._store.barrel(name)
-            settings = await self._in_thread(barrel.current_settings)
-            saved = await self._in_thread(lambda: self._store.publisher_position(self._name, barrel)) or 0
-            told = min(saved, await self._in_thread(barrel.head))
+            barrel = await self._ask(lambda: self._store.barrel(name))
+            settings = await self._ask(barrel.current_settings)
+            saved = await self._ask(lambda: self._store.publisher_position(self._name, barrel)) or 0
+            head = await self._ask(barrel.head)
+            told = min(saved, head)
             topics = BarrelTopics(name, barrel.epoch, settings, self._bytes_max)
             await self._retaining.settle(barrel, topics, settings, told)
         except NotFound:
             return None  # it was dropped meanwhile
-        lane = _Lane(barrel, topics, told, told, saved)
+        lane = Lane(barrel, topics, told, head, saved)
         self._lanes[name] = lane
         return lane
 
@@ -226,15 +212,13 @@ class LogPublisher:
         self._hints.pop(name, None)  # it may be of the barrel that had this name before
         lane = self._lanes.get(name)
         if lane is not None:
-            await self._let_go(lane)
+            await lane.let_go()
             await self._save_lanes([lane])
             await self._retaining.dropped(lane.barrel, lane.topics)
             del self._lanes[name]
-        lane = await self._open(name)
-        if lane is not None:
-            lane.head = max(lane.told, await self._in_thread(lane.barrel.head))
+        await self._open(name)
 
-    async def _advance(self, lane: _Lane) -> bool:
+    async def _advance(self, lane: Lane) -> bool:
         """Tell the next page of a barrel's log; whether there was one."""
         lane.head = max(lane.head, self._hints.pop(lane.barrel.name, 0))
         if lane.told >= lane.head:
@@ -244,51 +228,39 @@ class LogPublisher:
             lane.behind_since = self._clock()
         try:
             if not lane.barrel.settings.retain and not self._publisher.wants(lane.topics.base):
-                await self._let_go(lane)
-                lane.told = lane.head = await self._in_thread(lane.barrel.head)  # nobody there to tell
+                await lane.let_go()
+                lane.told = lane.head = await self._ask(lane.barrel.head)  # nobody there to tell
                 return False
-            page = await (lane.ahead or self._read(lane, lane.told))
+            page = await lane.read(self._ask)
+            if page is None:
+                await self._tell_newest(lane)
+                return True
         except NotFound:
-            self._changed.add(lane.barrel.name)
+            self._changed.add(lane.barrel.name)  # it was dropped meanwhile
             return False
-        finally:
-            lane.ahead = None
-        if page is None:
-            await self._tell_newest(lane)
-            return True
         entries, upto = page
         if upto <= lane.told:
             lane.head = lane.told
             return False
         if len(entries) == PAGE:
-            lane.ahead = self._read(lane, upto)  # while this page is told
+            lane.read_ahead(upto, self._in_thread)
         await self._tell(lane, entries)
         lane.told = upto
         lane.head = max(lane.head, upto)
         return True
 
-    def _read(self, lane: _Lane, after: int) -> asyncio.Task[_Page | None]:
-        read = partial(_page, lane.barrel, after)
-        return asyncio.create_task(self._in_thread(read), name="spile-publisher-read")
-
-    async def _tell_newest(self, lane: _Lane) -> None:
+    async def _tell_newest(self, lane: Lane) -> None:
         """What is to be told is forgotten in part: tell every document's newest state instead."""
         log.warning("%s: the log was forgotten before it was told; newest states are told", lane.barrel.name)
-        replay = await self._in_thread(lambda: lane.barrel.replay(lane.told, docs=True, leaves=False))
+        replay = await self._ask(lambda: lane.barrel.replay(lane.told, docs=True, leaves=False))
         caught_up = False
         while not caught_up:
-            rows = await self._in_thread(lambda: replay.next(PAGE, NEWEST_BYTES))
+            rows = await self._ask(lambda: replay.next(PAGE, NEWEST_BYTES))
             wanted = lane.topics.wanted(self._publisher.wants)
             await self._publish([message for row in rows.rows for message in lane.topics.newest(row, wanted)])
             lane.told, caught_up = max(lane.told, rows.seq), rows.caught_up
 
-    async def _let_go(self, lane: _Lane) -> None:
-        """Forget a page that was read ahead and will not be told from there."""
-        ahead, lane.ahead = lane.ahead, None
-        if ahead is not None:
-            await asyncio.gather(ahead, return_exceptions=True)
-
-    async def _tell(self, lane: _Lane, entries: list[LogEntry]) -> None:
+    async def _tell(self, lane: Lane, entries: list[LogEntry]) -> None:
         batch: list[Message] = []
         wanted = lane.topics.wanted(self._publisher.wants)
         for entry in entries:
@@ -303,7 +275,7 @@ class LogPublisher:
         if not batch:
             return
         try:
-            await self._insist(lambda: self._publisher.publish(batch))
+            await self._perseverance.carry(self._telling, lambda: self._publisher.publish(batch))
             self.published += len(batch)
         except BadRequest as refusal:
             if len(batch) == 1:
@@ -315,27 +287,7 @@ class LogPublisher:
     def _set_aside(self, message: Message, refusal: BadRequest) -> None:
         """A message that the broker will never take must not stop those behind it."""
         self.set_aside += 1
-        self.failure = None
         log.error("set aside a message to %s: %s", message.topic, refusal.reason)
-
-    async def _insist(self, call: Callable[[], Any]) -> None:
-        """Do it until the broker takes it; what cannot be helped by waiting is raised."""
-        async for attempt in AsyncRetrying(
-            wait=wait_random_exponential(RETRY_S_MIN, RETRY_S_MAX),
-            retry=retry_if_exception(self._may_retry),
-            before_sleep=before_sleep_log(log, logging.WARNING),
-            reraise=True,
-        ):
-            with attempt:
-                try:
-                    await call()
-                except SpileError as error:
-                    self.failure = error.reason
-                    raise
-                self.failure = None
-
-    def _may_retry(self, error: BaseException) -> bool:
-        return isinstance(error, SpileError) and error.retryable and not self._stopping
 
     # -- positions and heads
 
@@ -363,11 +315,15 @@ class LogPublisher:
             self._saved_at = now
             await self._save_lanes(moved)
 
-    async def _save_lanes(self, lanes: list[_Lane]) -> None:
+    async def _save_lanes(self, lanes: list[Lane]) -> None:
         told = {lane.barrel: lane.told for lane in lanes}
-        await self._in_thread(lambda: self._store.move_publisher(self._name, told))
+        await self._ask(lambda: self._store.move_publisher(self._name, told))
         for lane in lanes:
             lane.saved = told[lane.barrel]
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         return await self._loop.run_in_executor(self._executor, call)
+
+    async def _ask(self, call: Callable[[], T]) -> T:
+        """What the store answers, once it can."""
+        return await self._perseverance.carry(self._asking, lambda: self._in_thread(call))

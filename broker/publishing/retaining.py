@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from broker.mqtt.contract import Message, Publisher
+from broker.mqtt.contract import Message
 from broker.publishing.topics import ID_QOS, BarrelTopics
 from feeds import Barrel, BarrelSettings, Row, Store
 from feeds.errors import NotFound
@@ -28,14 +28,15 @@ class Retaining:
     def __init__(
         self,
         store: Store,
-        publisher: Publisher,
-        in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+        publish: Callable[[list[Message]], Awaitable[None]],
+        ask: Callable[[Callable[[], Any]], Awaitable[Any]],
         broker: str,
         bytes_max: int,
     ) -> None:
+        """`publish` tells messages and `ask` runs a call of the store; both take as many tries as it needs."""
         self._store = store
-        self._publisher = publisher
-        self._in_thread = in_thread
+        self._publish = publish
+        self._ask = ask
         self._prefix = f"retained:{broker}:"
         self._bytes_max = bytes_max
 
@@ -43,26 +44,26 @@ class Retaining:
         """Retain or clear every document, if the settings changed since the last time; `told` is the position."""
         mark = _encode([settings.retain, settings.publish, barrel.name]).decode()
         key = self._key(barrel)
-        before = await self._in_thread(lambda: self._store.note(key))
+        before = await self._ask(lambda: self._store.note(key))
         if before == mark:
             return
         retained_before = before is not None and bool(_decode(before)[0])
         if settings.retain or retained_before:
             await self._sweep(barrel, topics, told, retained_before)
-        await self._in_thread(lambda: self._store.set_note(key, mark))
+        await self._ask(lambda: self._store.set_note(key, mark))
 
     async def dropped(self, barrel: Barrel, topics: BarrelTopics) -> None:
         """Clear what was retained of a barrel that is no more; of one that still is, nothing."""
         try:
-            await self._in_thread(barrel.head)
+            await self._ask(barrel.head)
             return
         except NotFound:
             await self._clear(barrel, topics)
 
     async def clear_dropped(self) -> None:
         """Clear what was retained of barrels that were dropped while nobody was here to do it."""
-        notes = await self._in_thread(lambda: self._store.notes(self._prefix))
-        infos = await self._in_thread(self._store.barrels)
+        notes = await self._ask(lambda: self._store.notes(self._prefix))
+        infos = await self._ask(self._store.barrels)
         present = {self._key(self._store.barrel(info.name)) for info in infos} if notes else set()
         for key, note in notes.items():
             if key not in present:
@@ -72,29 +73,27 @@ class Retaining:
 
     async def _clear(self, barrel: Barrel, topics: BarrelTopics) -> None:
         key = self._key(barrel)
-        note = await self._in_thread(lambda: self._store.note(key))
+        note = await self._ask(lambda: self._store.note(key))
         after = "" if note is not None and _decode(note)[0] else None
         while after is not None:
-            ids = await self._in_thread(partial(barrel.ids_after, after, _PAGE))
-            await self._publisher.publish([topics.clear(each) for each in ids])
+            ids = await self._ask(partial(barrel.ids_after, after, _PAGE))
+            await self._publish([topics.clear(each) for each in ids])
             after = ids[-1] if ids else None
-        if await self._in_thread(partial(self._is_gone, barrel)):
-            await self._publisher.publish([Message(topics.head, b"", ID_QOS, True)])
-        await self._in_thread(lambda: self._store.set_note(key, None))
+        if await self._ask(partial(self._is_gone, barrel)):
+            await self._publish([Message(topics.head, b"", ID_QOS, True)])
+        await self._ask(lambda: self._store.set_note(key, None))
 
     def _is_gone(self, barrel: Barrel) -> bool:
         """Whether no other barrel has taken the name, whose head it would be that is cleared."""
         return all(info.name != barrel.name for info in self._store.barrels())
 
     async def _sweep(self, barrel: Barrel, topics: BarrelTopics, told: int, retained_before: bool) -> None:
-        replay = await self._in_thread(
-            lambda: barrel.replay(0, docs=True, doc_bytes_max=self._bytes_max, leaves=False)
-        )
+        replay = await self._ask(lambda: barrel.replay(0, docs=True, doc_bytes_max=self._bytes_max, leaves=False))
         caught_up = replay.upto == 0
         while not caught_up:
-            page = await self._in_thread(lambda: replay.next(_PAGE, 4 << 20))
+            page = await self._ask(lambda: replay.next(_PAGE, 4 << 20))
             messages = (self._message(topics, row, told, retained_before) for row in page.rows)
-            await self._publisher.publish([message for message in messages if message is not None])
+            await self._publish([message for message in messages if message is not None])
             caught_up = page.caught_up
         if retained_before:
             await self._clear_purged(barrel, topics, told)
@@ -102,8 +101,8 @@ class Retaining:
     async def _clear_purged(self, barrel: Barrel, topics: BarrelTopics, told: int) -> None:
         """Documents that were purged and not told yet: no look at the documents shows them."""
         while True:
-            entries, upto = await self._in_thread(partial(barrel.tail_page, told, _PAGE))
-            await self._publisher.publish([topics.clear(entry.id) for entry in entries if entry.purged])
+            entries, upto = await self._ask(partial(barrel.tail_page, told, _PAGE))
+            await self._publish([topics.clear(entry.id) for entry in entries if entry.purged])
             if upto <= told:
                 return
             told = upto

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from broker.mqtt.contract import Message
-from broker.publishing.publisher import LogPublisher
+from broker.publishing.publisher import STOP_S, LogPublisher
 from feeds import Store
 from feeds.errors import BadRequest, Unavailable
 
@@ -25,9 +26,13 @@ class Recorder:
         self.retained: dict[str, bytes] = {}
         self.wanted = True
         self.away = 0
+        self.away_after: int | None = None
+        """So many messages are heard before it is away, for a moment."""
         self.refuses: str | None = None
 
     async def publish(self, batch: Sequence[Message]) -> None:
+        if self.away_after is not None and len(self.heard) >= self.away_after:
+            self.away, self.away_after = 2, None
         if self.away:
             self.away -= 1
             raise Unavailable("the broker is away")
@@ -172,3 +177,74 @@ async def test_a_message_that_the_broker_will_never_take_is_set_aside(store: Sto
     async with publishing(store, broker) as publisher:
         await until(lambda: broker.seqs("geo") == [1, 3])
         assert publisher.stats()["set_aside"] == 1
+
+
+async def test_a_message_to_be_retained_that_the_broker_will_never_take_is_set_aside(store: Store) -> None:
+    geo = store.create("geo", {"retain": True})
+    geo.bulk([{"_id": "a"}, {"_id": "b"}, {"_id": "c"}])
+    store.add_publisher("embedded")
+    store.move_publisher("embedded", {geo: 3})
+    broker = Recorder()
+    broker.refuses = "barrels/geo/_id/b"
+    async with publishing(store, broker) as publisher:
+        await until(lambda: set(broker.retained) == {f"barrels/geo/{name}" for name in ("_id/a", "_id/c", "_head")})
+        assert publisher.stats()["set_aside"] == 1
+        health = publisher.health()
+        assert (health.state, health.figures["set_aside"]) == ("running", 1)
+        assert health.hint is not None
+
+
+async def test_while_the_broker_is_away_it_says_so_and_ends_at_once_and_tells_everything_later(store: Store) -> None:
+    geo = store.create("geo")
+    broker = Recorder()
+    broker.away = 1 << 30
+    async with AsyncExitStack() as stack:
+        publisher = await stack.enter_async_context(publishing(store, broker))
+        await until(lambda: publisher.health().state == "waiting")
+        await asyncio.to_thread(lambda: geo.bulk([{"_id": str(at)} for at in range(10)]))
+        await until(lambda: publisher.health().figures["behind"] == 10)
+        told = publisher.health()
+        assert told.reason == "the broker is away"
+        assert told.figures["doing"] == "publishing to the embedded broker"
+        assert told.since is not None
+        assert told.hint is not None
+        await until(lambda: publisher.health().figures["tries"] >= 3)
+        assert publisher.stats()["waiting_seconds"] > 0
+        async with asyncio.timeout(STOP_S / 2):
+            await stack.aclose()
+    assert publisher.task.exception() is None
+    broker.away = 0
+    await asyncio.to_thread(geo.put, {"_id": "late"})
+    async with publishing(store, broker):
+        await until(lambda: broker.seqs("geo") == list(range(1, 12)))
+
+
+async def test_retaining_all_goes_on_where_it_was_when_the_broker_is_back(store: Store) -> None:
+    geo = store.create("geo", {"retain": True})
+    geo.bulk([{"_id": f"{at:04}"} for at in range(1_200)])
+    store.add_publisher("embedded")
+    store.move_publisher("embedded", {geo: 1_200})
+    broker = Recorder()
+    broker.away_after = 500
+    async with publishing(store, broker):
+        await until(lambda: len(broker.retained) == 1_201)
+    told = [topic for topic, _ in broker.heard if "/_id/" in topic]
+    assert len(told) == 1_200
+
+
+async def test_barrels_may_come_and_go_at_any_time(store: Store) -> None:
+    broker = Recorder()
+    rng = random.Random(1)
+
+    def work(name: str) -> None:
+        for _ in range(15):
+            barrel = store.create(name, {"retain": rng.random() < 0.5})
+            for at in range(rng.randrange(5)):
+                barrel.put({"_id": str(at)})
+            if rng.random() < 0.5:
+                store.configure(name, {"retain": False})
+            store.drop(name)
+
+    async with publishing(store, broker) as publisher:
+        await asyncio.gather(*(asyncio.to_thread(work, f"b{at}") for at in range(4)))
+        await until(lambda: not broker.retained or publisher.task.done())
