@@ -15,6 +15,10 @@ run: $(VENV)/.run ## Set up, and start Spile on its embedded default
 
 test: $(VENV)/.test ## Set up, and run linting, type checks and the whole suite
 	@setup/need mosquitto_sub mosquitto-clients
+	@setup/need mosquitto mosquitto
+	@setup/need nats-server nats-server
+	@setup/need openssl openssl
+	@setup/need pg_ctlcluster postgresql
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from feeds.patterns import Pattern, parse_patterns
     from feeds.positions import FIRST, NOW, Mark, Position, parse_since
     from feeds.rows import ChangesPage, FeedPage, FindPage, Found, LogEntry, Row, Start
+    from feeds.storage.backup import Manifest
+    from feeds.storage.checks import CheckReport
     from feeds.storage.reading import Document
     from feeds.store import Store, StoreSettings
     from feeds.writes import Outcome, Token, Write, Written
@@ -25,6 +27,8 @@ _HOMES = {
     "feeds.patterns": ("Pattern", "parse_patterns"),
     "feeds.positions": ("FIRST", "NOW", "Mark", "Position", "parse_since"),
     "feeds.rows": ("ChangesPage", "FeedPage", "FindPage", "Found", "LogEntry", "Row", "Start"),
+    "feeds.storage.backup": ("Manifest",),
+    "feeds.storage.checks": ("CheckReport",),
     "feeds.storage.reading": ("Document",),
     "feeds.store": ("Store", "StoreSettings"),
     "feeds.writes": ("Outcome", "Token", "Write", "Written"),
@@ -46,11 +50,13 @@ __all__ = [
     "BarrelInfo",
     "BarrelSettings",
     "ChangesPage",
+    "CheckReport",
     "Document",
     "FeedPage",
     "FindPage",
     "Found",
     "LogEntry",
+    "Manifest",
     "Mark",
     "Outcome",
     "Pattern",

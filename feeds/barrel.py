@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from feeds.barrels import BarrelInfo, BarrelSettings
+from feeds.barrels import BarrelInfo, BarrelSettings, barrel_info, settings_of
 from feeds.errors import EpochChanged, NotFound, SpileError
 from feeds.patterns import Pattern
 from feeds.positions import FIRST, Mark, Position
@@ -19,7 +19,6 @@ from feeds.storage.find import Finder, Order, Query
 from feeds.storage.local import LocalDocuments
 from feeds.storage.reading import Document, Reader, Wanted
 from feeds.storage.replay import Replay
-from feeds.storage.work import settings_of
 from feeds.writes import Outcome, Token, Write, Written
 
 if TYPE_CHECKING:
@@ -52,8 +51,6 @@ class Barrel:
     def info(self) -> BarrelInfo:
         """Counts, head, epoch and settings."""
         self._sweep()
-        from feeds.store import barrel_info
-
         with self._store.database.reading() as connection:
             row = connection.exec_driver_sql(self._store.queries.barrel_by_key, (self.key,)).first()
         if row is None:
@@ -165,8 +162,9 @@ class Barrel:
     ) -> Document:
         """The document at its winner, or at `rev`; Missing, Deleted or NotFound where it cannot be read.
 
-        `revs` adds `_revisions`, `conflicts` adds `_conflicts` where there are any, `history` adds `_history`:
-        every ancestor and whether its body is there.
+        `revs` adds `_revisions`, `conflicts` adds `_conflicts` where there are any. `history` adds `_history`: the
+        revision and every ancestor, and whether its body is there; and where the tree has branched `_branches`: the
+        same of each other leaf, as far back as the first revision that was told before.
         """
         (found,) = self._read([Wanted(id, rev, revs, conflicts, history)])
         if isinstance(found, SpileError):
@@ -205,7 +203,8 @@ class Barrel:
 
         `from_` and `to` bound the values (both inclusive), `prefix` the texts. Key order is by path, then value;
         value order is by value over all paths. `after` is `next` of the page before. The index is written with
-        the document, so that whoever wrote reads it.
+        the document, so that whoever wrote reads it. Under `_id` stand the documents themselves (`_id/fr/#`), whose
+        values are their ids.
         """
         query = Query(Pattern.parse(path), from_, to, prefix, order, descending, limit, after, docs)
         with self._store.database.snapshot() as connection:

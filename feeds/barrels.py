@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import uuid
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -98,3 +99,26 @@ class BarrelInfo(msgspec.Struct, frozen=True):
     """Paths left out of index and topics because they are too long or too deep, since the barrel was made."""
     created: str
     settings: BarrelSettings
+
+
+_read_settings: dict[str, BarrelSettings] = {}
+
+
+def settings_of(text: str) -> BarrelSettings:
+    """A barrel's settings from their column; parsed once for each text."""
+    found = _read_settings.get(text)
+    if found is None:
+        if len(_read_settings) > 1_000:
+            _read_settings.clear()
+        found = _read_settings[text] = BarrelSettings.parse(msgspec.json.decode(text))
+    return found
+
+
+def barrel_info(row: Sequence[Any]) -> BarrelInfo:
+    """What is told of a barrel, from its row."""
+    return BarrelInfo(row[1], row[2], row[3], row[4], row[5], row[6], row[8], row[10], settings_of(row[9]))
+
+
+def new_epoch() -> str:
+    """A random name for a barrel's life: short, since it is part of every position."""
+    return uuid.uuid4().hex[:8]

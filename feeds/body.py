@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from feeds.errors import BadRequest, TooLarge
+from feeds.faults import lone_surrogate, place_of, repeated_key, shown, unreadable
 
 DOCUMENT_BYTES_MAX = 8 * 1024 * 1024
 DEPTH_MAX = 100  # levels of objects and arrays; far below where parsers and recursion end
@@ -25,8 +26,11 @@ INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 64) - 1  # what every JSON library 
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
-_IGNORED = frozenset({"_conflicts", "_history"})  # what a reader was given and sends back
+_encode_quickly = msgspec.json.Encoder().encode
+_IGNORED = frozenset({"_conflicts", "_history", "_branches"})  # what a reader was given and sends back
 _FINITE_MAX = 1.7976931348623157e308
+_WHAT = "The document"
+_BACKSLASH = ord("\\")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,52 @@ class Draft:
     body: bytes
 
 
-def read_json(text: bytes | str, *, what: str = "The body") -> Any:
+def read_json(text: bytes | bytearray | memoryview | str, *, what: str = "The body") -> Any:
     """The JSON value, or a BadRequest that says where it breaks."""
+    text = _as_bytes(text, what)
+    value = _read(text, what)
+    try:
+        colons = _encode_quickly(value).count(b":")
+    except (OverflowError, RecursionError):
+        colons = 0  # too large or too deep to be kept, and refused for it by whoever looks at the value
+    _refuse_repeated(text, colons, what)
+    return value
+
+
+def _as_bytes(text: bytes | bytearray | memoryview | str, what: str) -> bytes:
+    if type(text) is str:
+        try:
+            return text.encode()
+        except UnicodeEncodeError as error:
+            at = len(text[: error.start].encode())
+            raise BadRequest(
+                f"{what} holds a lone surrogate: U+{ord(text[error.start]):04X} at byte {at}",
+                hint="Make the text of valid Unicode.",
+            ) from None
+    return text if type(text) is bytes else bytes(text)  # type: ignore[arg-type]
+
+
+def _read(text: bytes, what: str) -> Any:
     try:
         return _decode(text)
-    except UnicodeError as error:
-        raise BadRequest(f"{what} is not UTF-8: {error}", hint="Encode the text as UTF-8.") from None
     except RecursionError:
         raise BadRequest(f"{what} is nested deeper than {DEPTH_MAX} levels", hint="Flatten the document.") from None
     except (msgspec.MsgspecError, ValueError) as error:
-        raise BadRequest(f"{what} is not JSON: {error}", hint="Send one valid JSON value.") from None
+        raise unreadable(text, what, error) from None
+
+
+def _refuse_repeated(text: bytes, colons: int, what: str) -> None:
+    """Refuse an object that has a key twice, by the colons that are in the text and not in what was made of it.
+
+    Counting costs next to nothing. A colon may also be written as an escape; such texts are looked at closely.
+    """
+    if text.count(b":") > colons or (_BACKSLASH in text and b"\\u003" in text):
+        try:
+            key = repeated_key(text)
+        except RecursionError:
+            return
+        if key is not None:
+            raise BadRequest(f"{what} has the key {shown(key)} twice in one object", hint="Send each key once.")
 
 
 def canonical(value: Any) -> bytes:
@@ -58,7 +98,8 @@ def canonical(value: Any) -> bytes:
     try:
         return _encode(value)
     except (OverflowError, UnicodeError, TypeError, ValueError, RecursionError) as error:
-        raise BadRequest(
+        lone = lone_surrogate(value) if isinstance(error, UnicodeError) else None
+        raise lone or BadRequest(
             f"The document cannot be written as JSON: {error}",
             hint="Use texts without lone surrogates, integers of 64 bits, and plain JSON types.",
         ) from None
@@ -67,7 +108,7 @@ def canonical(value: Any) -> bytes:
 def check_id(document_id: Any) -> str:
     """The id, if a document may have it."""
     if type(document_id) is not str:
-        raise BadRequest(f"_id must be text, not {type(document_id).__name__}", hint="Send the id as a string.")
+        raise BadRequest(f"_id must be text, not {kind_of(document_id)}", hint="Send the id as a string.")
     try:
         size = len(document_id) if document_id.isascii() else len(document_id.encode())
     except UnicodeError:
@@ -78,10 +119,12 @@ def check_id(document_id: Any) -> str:
             hint="Choose a shorter id, but not an empty one.",
         )
     if _CONTROL.search(document_id):
-        raise BadRequest("_id holds a control character", hint="Use printable characters in ids.")
+        raise BadRequest(
+            f"_id holds a control character: {shown(document_id)}", hint="Use printable characters in ids."
+        )
     if document_id[0] == "_" and not document_id.startswith("_design/"):
         raise BadRequest(
-            f"_id {document_id!r} begins with an underscore",
+            f"_id {shown(document_id)} begins with an underscore",
             hint="Only _design/… and _local/… may; _local documents have routes of their own.",
         )
     if document_id.count("/") >= ID_LEVELS_MAX:
@@ -89,27 +132,48 @@ def check_id(document_id: Any) -> str:
     return document_id
 
 
-def draft(document: bytes | str | Mapping[str, Any], *, bytes_max: int = DOCUMENT_BYTES_MAX) -> Draft:
+def draft(
+    document: bytes | bytearray | memoryview | str | Mapping[str, Any], *, bytes_max: int = DOCUMENT_BYTES_MAX
+) -> Draft:
     """Check a document and bring it into canonical form.
 
     Raises BadRequest or TooLarge, naming what was refused; never returns a document that could not be read back.
     """
+    text = None
+    value: Any = document
     if isinstance(document, (bytes, bytearray, memoryview, str)):
-        if len(document) > bytes_max:
+        text = document if type(document) is bytes else _as_bytes(document, _WHAT)
+        if len(text) > bytes_max:
             raise TooLarge(
-                f"The document has {len(document)} bytes; {bytes_max} are allowed",
+                f"The document has {len(text)} bytes; {bytes_max} are allowed",
                 hint="Split the document, or ask the operator to raise document_bytes_max.",
             )
-        document = read_json(document, what="The document")
+        value = _read(text, _WHAT)
     elif isinstance(document, Mapping):
-        document = dict(document)
-    if type(document) is not dict:
+        value = dict(document)
+    fields = check_document(value)
+    check_values(fields)
+    given = _split(fields, bytes_max)
+    if text is not None:
+        _refuse_repeated(text, given.body.count(b":") + _reserved_colons(fields, given), _WHAT)
+    return given
+
+
+def _reserved_colons(document: dict[str, Any], given: Draft) -> int:
+    """How many colons the reserved fields have where they are as usual; what has more is looked at closely."""
+    colons = len(document) - len(given.data)
+    if colons and given.id is not None:
+        colons += given.id.count(":")
+    return colons if given.revisions is None else colons + 2
+
+
+def check_document(value: Any) -> dict[str, Any]:
+    """The value, if it may be a document at all."""
+    if type(value) is not dict:
         raise BadRequest(
-            f"A document is a JSON object, not {_kind(document)}",
-            hint='Send an object, like {"name": "value"}.',
+            f"A document is a JSON object, not {kind_of(value)}", hint='Send an object, like {"name": "value"}.'
         )
-    check_values(document)
-    return _split(document, bytes_max)
+    return value
 
 
 def _split(document: dict[str, Any], bytes_max: int) -> Draft:
@@ -139,7 +203,9 @@ def _reserved(
             document_id = check_id(value)
         elif key == "_rev":
             if type(value) is not str:
-                raise BadRequest("_rev must be text", hint="Send the _rev as you were given it.")
+                raise BadRequest(
+                    f"_rev must be text, not {kind_of(value)}", hint="Send the _rev as you were given it."
+                )
             rev = value
         elif key == "_deleted":
             if type(value) is not bool:
@@ -149,7 +215,7 @@ def _reserved(
             revisions = _revisions(value)
         elif key not in _IGNORED:
             raise BadRequest(
-                f"The field {key!r} is reserved, and unknown",
+                f"The field {shown(key)} is reserved, and unknown",
                 hint="Top-level keys that begin with _ belong to Spile; rename the field.",
             )
     return document_id, rev, deleted, revisions
@@ -172,9 +238,22 @@ def _revisions(value: Any) -> tuple[int, tuple[str, ...]]:
     return value["start"], tuple(value["ids"])
 
 
+class _Unfit(Exception):
+    """A value that JSON cannot hold or that would not come back the same."""
+
+    def __init__(self, value: Any, told: str, hint: str) -> None:
+        self.value = value
+        self.told = told
+        self.hint = hint
+
+
 def check_values(value: Any) -> None:
     """Refuse what JSON cannot hold or what would not come back the same, at any depth."""
-    _check_dict(value, 1) if type(value) is dict else _check_list([value], 0)
+    try:
+        _check_dict(value, 1) if type(value) is dict else _check_list([value], 0)
+    except _Unfit as unfit:
+        where = shown(place_of(unfit.value, value) or "")
+        raise BadRequest(f"The {unfit.told.format(where)}", hint=unfit.hint) from None
 
 
 def _check_dict(value: dict[Any, Any], depth: int) -> None:
@@ -182,7 +261,7 @@ def _check_dict(value: dict[Any, Any], depth: int) -> None:
         raise BadRequest(f"The document is nested deeper than {DEPTH_MAX} levels", hint="Flatten the document.")
     for key, inner in value.items():
         if type(key) is not str:
-            raise BadRequest(f"The key {key!r} is not text", hint="JSON keys are strings.")
+            raise BadRequest(f"The key {shown(str(key))} is not text", hint="JSON keys are strings.")
         kind = type(inner)
         if kind is str:
             continue
@@ -191,7 +270,7 @@ def _check_dict(value: dict[Any, Any], depth: int) -> None:
         elif kind is list:
             _check_list(inner, depth + 1)
         else:
-            _check_scalar(inner, kind, key)
+            _check_scalar(inner, kind)
 
 
 def _check_list(value: list[Any], depth: int) -> None:
@@ -206,24 +285,30 @@ def _check_list(value: list[Any], depth: int) -> None:
         elif kind is list:
             _check_list(inner, depth + 1)
         else:
-            _check_scalar(inner, kind, "…")
+            _check_scalar(inner, kind)
 
 
-def _check_scalar(value: Any, kind: type, where: str) -> None:
+def _check_scalar(value: Any, kind: type) -> None:
     if kind is int:
         if not INTEGER_MIN <= value <= INTEGER_MAX:
-            raise BadRequest(
-                f"The integer at {where!r} does not fit into 64 bits", hint="Send large integers as strings."
-            )
+            raise _Unfit(value, "integer at {} does not fit into 64 bits", "Send large integers as strings.")
     elif kind is float:
         if not -_FINITE_MAX <= value <= _FINITE_MAX:
-            raise BadRequest(f"The number at {where!r} is not finite", hint="JSON has no NaN and no Infinity.")
+            raise _Unfit(value, "number at {} is not finite", "JSON has no NaN and no Infinity.")
     elif kind is not bool and value is not None:
-        raise BadRequest(f"The value at {where!r} is no JSON type: {kind.__name__}", hint="Use plain JSON types.")
+        raise _Unfit(value, f"value at {{}} is no JSON type: {kind.__name__}", "Use plain JSON types.")
 
 
-def _kind(value: Any) -> str:
-    names = {list: "an array", str: "a string", int: "a number", float: "a number", bool: "a boolean"}
+def kind_of(value: Any) -> str:
+    """What a value is, in the words of JSON."""
+    names = {
+        dict: "an object",
+        list: "an array",
+        str: "a string",
+        int: "a number",
+        float: "a number",
+        bool: "a boolean",
+    }
     return "null" if value is None else names.get(type(value), type(value).__name__)
 
 

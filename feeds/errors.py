@@ -68,7 +68,7 @@ class Missing(NotFound):
 class Deleted(NotFound):
     """The document was deleted."""
 
-    hint = "Write it again without _rev to bring it back; its history is under ?history=true."
+    hint = "Write it again without _rev to bring it back; its older revisions are kept for a while."
 
     def as_dict(self) -> dict[str, Any]:
         return {**super().as_dict(), "deleted": True}
@@ -114,6 +114,14 @@ class Overloaded(SpileError):
 
     code = "overloaded"
     hint = "Wait a moment, then send it again."
+    retryable = True
+
+
+class RateLimited(SpileError):
+    """You have used up your request units."""
+
+    code = "rate_limited"
+    hint = "Send it again after `retry_after` seconds; ask the operator for a higher rate if you need one."
     retryable = True
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,21 +18,28 @@ from typing import Any
 import msgspec
 
 from feeds.barrel import Barrel
-from feeds.barrels import BarrelInfo, BarrelSettings, check_barrel_name
+from feeds.barrels import BarrelInfo, BarrelSettings, barrel_info, check_barrel_name, new_epoch, settings_of
 from feeds.body import DOCUMENT_BYTES_MAX
-from feeds.errors import Exists, NotFound
+from feeds.directory import Directory
+from feeds.errors import Exists
+from feeds.neighbours import Neighbours
+from feeds.storage.anew import begin_anew
 from feeds.storage.backup import Manifest, backup_of, restore_backup, write_backup
 from feeds.storage.checkpoints import Checkpointer
 from feeds.storage.checks import Check, CheckReport, Progress
 from feeds.storage.cursors import StoredCursors
 from feeds.storage.database import Database
+from feeds.storage.lags import Lags
+from feeds.storage.locks import Fence, Locks, open_locks
 from feeds.storage.maintenance import Maintenance
 from feeds.storage.migrate import migrate
+from feeds.storage.notes import StoredNotes
+from feeds.storage.publishers import StoredPublishers
 from feeds.storage.queries import Queries
 from feeds.storage.repairs import Repair
 from feeds.storage.statements import Statements
-from feeds.storage.transaction import Transaction
-from feeds.storage.work import settings_of
+from feeds.storage.transaction import NoBarrel, Transaction
+from feeds.storage.watch import Watch
 from feeds.storage.writer import WAITING_MAX, CommitHook, Writer
 
 BarrelHook = Callable[[str, str], None]
@@ -49,6 +56,11 @@ class StoreSettings:
     """Writes that may wait for the writer; further ones are refused as overloaded."""
 
 
+@cache
+def _queries(statements: Statements) -> Queries:
+    return Queries(statements)
+
+
 class Store:
     """The barrels of one database. Thread-safe; writes go through one writer, reads run beside it."""
 
@@ -57,22 +69,31 @@ class Store:
         self.database = database
         self.settings = settings
         self.clock = clock
-        self.statements = Statements(database.engine.dialect)
-        self.queries = Queries(self.statements)
+        self.statements = Statements.of(database.engine.dialect)
+        self.queries = _queries(self.statements)
         self.writer = Writer(database, self.statements, clock, settings.write_queue_max, settings.publish_backlog_max)
         self.cursors = StoredCursors(database, self.statements, self.writer, clock)
         """How far listeners with a name have come."""
+        self.lags = Lags(database, self.statements, clock)
+        """How far they and the publishers are behind."""
         self._checkpointer = Checkpointer(database) if database.path is not None else None
         if self._checkpointer is not None:
             self.writer.on_group = self._checkpointer.hint
-        self._barrels: dict[str, Barrel] = {}
-        self._drops = 0
-        self._publishers: set[str] = set()
+        self._directory = Directory(self)
+        self._publishers = StoredPublishers(database, self.statements, self.queries, self.writer, clock)
+        self._notes = StoredNotes(database, self.queries, self.writer)
         self._guard = threading.Lock()
         self._barrel_hooks: tuple[BarrelHook, ...] = ()
         self._maintenance: Maintenance | None = None
+        self._watch: Watch | None = None
+        self.writer.on_gone = self._directory.gone
         try:
-            self.id = self._identity()
+            self.id = self._notes.identity()
+            if database.is_shared:
+                self._directory.begin()
+                neighbours = Neighbours(self, self._directory, self._publishers, self._tell)
+                self._watch = Watch(database, self.queries.directory, neighbours)
+                self.writer.on_commit = self._committed
         except BaseException:
             self._close_threads()
             raise
@@ -94,7 +115,7 @@ class Store:
         database = Database(str(url), create=create)
         try:
             with database.reading() as connection:
-                migrate(connection)
+                migrate(connection, create=create)
             return cls(database, settings or StoreSettings(), clock)
         except BaseException:
             database.close()
@@ -107,6 +128,8 @@ class Store:
 
     def _close_threads(self) -> None:
         self.writer.close()
+        if self._watch is not None:
+            self._watch.close()
         if self._checkpointer is not None:
             self._checkpointer.close()
 
@@ -141,46 +164,42 @@ class Store:
                 raise Exists(f"There is a barrel {name!r} already")
             transaction.execute(self.queries.insert_barrel, name, new_epoch(), text, created)
             ((key, *_),) = transaction.execute(self.queries.barrel, name)
-            for broker in self._publishers:
-                transaction.execute(self.statements.upsert_publisher, broker, key, 0)
+            brokers = {row[0] for row in transaction.execute(self.queries.brokers)} if self._watch else set()
+            self._publishers.begin(transaction, key, brokers | self._publishers.here)
 
-        self.writer.call(make)
-        barrel = self.barrel(name)
-        self._tell("created", name)
+        with self._directory.changing:
+            self.writer.call(make)
+            barrel = self.barrel(name)
+            self._directory.stands(barrel, text)
+        self._did("created", name)
         return barrel
 
     def barrel(self, name: str) -> Barrel:
         """The barrel of this name; NotFound if there is none."""
-        found = self._barrels.get(name)
-        if found is not None:
-            return found
-        drops = self._drops
-        row = self._row(name)
-        barrel = Barrel(self, row[0], row[1], row[2], settings_of(row[9]))
-        with self._guard:
-            if drops != self._drops:
-                return barrel  # it may be gone again: not to be remembered
-            return self._barrels.setdefault(name, barrel)
+        return self._directory.barrel(name)
 
     def configure(self, name: str, changes: Mapping[str, Any] | BarrelSettings) -> BarrelInfo:
         """Change settings of a barrel; those not named stay as they are."""
         barrel = self.barrel(name)
 
-        def change(transaction: Transaction) -> BarrelSettings:
-            rows = transaction.execute(self.queries.head, barrel.key)
-            if not rows:
-                raise NotFound(f"There is no barrel {name!r}")
+        def change(transaction: Transaction) -> tuple[int, str]:
+            key, before = self._found(transaction, name)
             settings = changes
             if not isinstance(settings, BarrelSettings):
-                settings = BarrelSettings.parse(settings, settings_of(rows[0][3]))
+                settings = BarrelSettings.parse(settings, settings_of(before))
             settings.check()
             text = msgspec.json.encode(settings).decode()
-            transaction.release(barrel.key)
-            transaction.execute(self.queries.save_settings, text, barrel.key)
-            return settings
+            transaction.release(key)
+            transaction.execute(self.queries.save_settings, text, key)
+            return key, text
 
-        barrel.settings = self.writer.call(change)
-        self._tell("configured", name)
+        with self._directory.changing:
+            key, text = self.writer.call(change, barrel.key)
+            if key != barrel.key:
+                self._directory.forget(name)
+                barrel = self.barrel(name)
+            self._directory.stands(barrel, text)
+        self._did("configured", name)
         return barrel.info()
 
     def drop(self, name: str) -> None:
@@ -188,26 +207,23 @@ class Store:
         barrel = self.barrel(name)
 
         def mark(transaction: Transaction) -> None:
-            transaction.release(barrel.key)
-            transaction.execute(self.queries.drop_barrel, f"!dropped-{barrel.key}", barrel.key)
-            self.writer.forget_barrel(barrel.key)
+            key, _ = self._found(transaction, name)
+            transaction.release(key)
+            transaction.execute(self.queries.drop_barrel, f"!dropped-{key}", key)
+            self.writer.forget_barrel(key)
 
-        self._forget(name)
-        self.writer.call(mark)
-        self._forget(name)
-        self._tell("dropped", name)
+        with self._directory.changing:
+            self._directory.forget(name)
+            self.writer.call(mark, barrel.key, store_wide=True)
+            self._directory.forget(name)
+        self._did("dropped", name)
 
-    def _forget(self, name: str) -> None:
-        with self._guard:
-            self._drops += 1
-            self._barrels.pop(name, None)
-
-    def _row(self, name: str) -> Any:
-        with self.database.reading() as connection:
-            row = connection.exec_driver_sql(self.queries.barrel, (name,)).first()
-        if row is None:
-            raise NotFound(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
-        return row
+    def _found(self, transaction: Transaction, name: str) -> tuple[int, str]:
+        """Key and settings of the barrel that has this name now: another process may have made it anew."""
+        rows = transaction.execute(self.queries.barrel, name)
+        if not rows:
+            raise NoBarrel(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
+        return rows[0][0], rows[0][9]
 
     # -- hints
 
@@ -227,46 +243,56 @@ class Store:
 
         return remove
 
+    def _committed(self, name: str, seq: int) -> None:
+        """On the writer's thread, where other processes want to know of it."""
+        self._directory.committed(name, seq)
+        if self._watch is not None:
+            self._watch.committed(name, seq)
+
+    def _did(self, what: str, name: str) -> None:
+        """A barrel was made, configured or dropped here."""
+        if self._watch is not None:
+            self._watch.changed()
+        self._tell(what, name)
+
     def _tell(self, what: str, name: str) -> None:
         for hook in self._barrel_hooks:
             hook(what, name)
 
     # -- publishers
 
-    def add_publisher(self, broker: str) -> None:
-        """From now on every barrel keeps what `broker` has not been told yet; call it before telling anything."""
+    def add_publisher(self, broker: str, fence: Fence | None = None) -> None:
+        """From now on every barrel keeps what `broker` has not been told yet; call it before telling anything, and
+        every hour or so, since a broker that is away for as long as a barrel's log is kept is forgotten.
 
-        def add(transaction: Transaction) -> None:
-            for key, *_ in transaction.execute(self.queries.barrels):
-                if not transaction.execute(self.queries.publisher, broker, key):
-                    transaction.execute(self.statements.upsert_publisher, broker, key, 0)
-            self._publishers.add(broker)
-
-        self.writer.call(add)
+        With `fence` only while that lock is held: LockLost otherwise. Afterwards no earlier holder moves positions.
+        """
+        self._publishers.add(broker, fence)
 
     def publisher_position(self, broker: str, barrel: Barrel) -> int | None:
         """Up to where a broker was told of a barrel's changes; None if never."""
-        with self.database.reading() as connection:
-            found = connection.exec_driver_sql(self.queries.publisher, (broker, barrel.key)).scalar()
-        return None if found is None else int(found)
+        return self._publishers.position(broker, barrel)
 
-    def move_publisher(self, broker: str, seqs: Mapping[Barrel, int]) -> None:
-        """Remember durably up to where a broker was told; barrels dropped meanwhile are passed over."""
+    def move_publisher(self, broker: str, seqs: Mapping[Barrel, int], fence: Fence | None = None) -> None:
+        """Remember durably up to where a broker was told; barrels dropped meanwhile are passed over.
 
-        def move(transaction: Transaction) -> None:
-            for barrel, seq in seqs.items():
-                if transaction.execute(self.queries.head, barrel.key):
-                    transaction.execute(self.statements.upsert_publisher, broker, barrel.key, seq)
+        With `fence` only while that lock is held: LockLost otherwise.
+        """
+        self._publishers.move(broker, seqs, fence)
 
-        self.writer.call(move)
+    def forget_publishers(self, barrel: int, log_kept: float) -> int:
+        """Forget where brokers stand in a barrel that were away for longer than its log is kept; how many."""
+        return self._publishers.forget_absent(barrel, log_kept)
+
+    def locks(self) -> Locks:
+        """The locks that this process and others of the store share; the caller closes them."""
+        return open_locks(self.database, self.statements, self.writer)
 
     # -- notes
 
     def notes(self, prefix: str) -> dict[str, str]:
         """Every small text stored under a key that begins with `prefix`."""
-        with self.database.reading() as connection:
-            rows = connection.exec_driver_sql(self.queries.meta_all).all()
-        return {key: value for key, value in rows if key.startswith(prefix)}
+        return self._notes.all(prefix)
 
     def dropped_barrel(self, key: int, name: str) -> Barrel:
         """What is left of a barrel that was dropped under this name, for clearing up behind it."""
@@ -274,25 +300,20 @@ class Store:
 
     def note(self, key: str) -> str | None:
         """A small text that was stored under `key` (64 characters at most) with `set_note`."""
-        with self.database.reading() as connection:
-            return connection.exec_driver_sql(self.queries.meta, (key,)).scalar()
+        return self._notes.get(key)
 
     def set_note(self, key: str, text: str | None) -> None:
         """Store a small text durably; None removes it."""
-
-        def save(transaction: Transaction) -> None:
-            transaction.execute(self.queries.delete_meta, key)
-            if text is not None:
-                transaction.execute(self.queries.insert_meta, key, text)
-
-        self.writer.call(save)
+        self._notes.set(key, text)
 
     # -- the whole
 
     @property
     def failure(self) -> str | None:
         """Why writes fail at present; None while they are taken."""
-        return self.writer.failure if self.writer.alive else "the writer has ended; restart the service"
+        if not self.writer.alive:
+            return "the writer has ended; restart the service"
+        return self.database.reach.away or self.writer.failure
 
     def maintain(self) -> dict[str, int]:
         """One bounded round of upkeep, to be called every so often; what it did, in rows.
@@ -358,27 +379,15 @@ class Store:
         """
         return restore_backup(Path(backup), Path(folder))
 
+    @classmethod
+    def begin_anew(cls, url: str | Path) -> int:
+        """Make the store at a URL another one, after its database was put back from a dump; how many barrels it has.
+
+        As `restore` does: a new id, a new epoch for every barrel, and nothing told to brokers. StoreLocked while a
+        process has it open, Unavailable where there is none.
+        """
+        return begin_anew(str(url))
+
     def stats(self) -> dict[str, int]:
         """Depths of queues and counts of what was done."""
         return self.writer.stats()
-
-    def _identity(self) -> str:
-        def read(transaction: Transaction) -> str:
-            rows = transaction.execute(self.queries.meta, "store")
-            if rows:
-                return str(rows[0][0])
-            made = uuid.uuid4().hex
-            transaction.execute(self.queries.insert_meta, "store", made)
-            return made
-
-        return str(self.writer.call(read))
-
-
-def new_epoch() -> str:
-    """A random name for a barrel's life: short, since it is part of every position."""
-    return uuid.uuid4().hex[:8]
-
-
-def barrel_info(row: Any) -> BarrelInfo:
-    """What is told of a barrel, from its row."""
-    return BarrelInfo(row[1], row[2], row[3], row[4], row[5], row[6], row[8], row[10], settings_of(row[9]))

@@ -12,8 +12,9 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Any
 
-from feeds.body import DOCUMENT_BYTES_MAX, Draft, canonical, check_id, check_values, draft, read_json
+from feeds.body import DOCUMENT_BYTES_MAX, Draft, canonical, check_id, check_values, draft, kind_of, read_json
 from feeds.errors import BadRequest, SpileError, TooLarge
+from feeds.faults import shown
 from feeds.revisions import Revision
 
 TOKEN_BYTES_MAX = 128
@@ -120,20 +121,19 @@ class Write:
         value: Any = patch
         if isinstance(value, (bytes, bytearray, memoryview, str)):
             if len(value) > bytes_max:
-                raise TooLarge(f"The patch has {len(value)} bytes; {bytes_max} are allowed")
-            value = read_json(
-                bytes(value) if isinstance(value, memoryview | bytearray) else value, what="The merge patch"
-            )
-        if not isinstance(value, Mapping):
-            raise BadRequest("A merge patch of a document is a JSON object", hint='Send {"key": new value or null}.')
-        value = dict(value)
+                raise TooLarge(f"The merge patch has {len(value)} bytes; {bytes_max} are allowed")
+            value = read_json(value, what="The merge patch")
+        value = check_patch(dict(value) if isinstance(value, Mapping) else value)
         check_values(value)
+        for name in ("_id", "_rev"):
+            if name in value and type(value[name]) is not str:
+                raise BadRequest(f"{name} must be text, not {kind_of(value[name])}", hint="Send it as it was given.")
         same("_id", id, value.pop("_id", None))
         base = same("_rev", rev, value.pop("_rev", None))
         for key in value:
             if key[:1] == "_":
                 raise BadRequest(
-                    f"A merge patch cannot set {key!r}", hint="Patch your own keys; delete with a delete."
+                    f"A merge patch cannot set {shown(key)}", hint="Patch your own keys; delete with a delete."
                 )
         return cls(
             Verb.MERGE,
@@ -189,13 +189,23 @@ class Write:
         return cls(Verb.PURGE, check_id(id), purged=tuple(map(Revision.parse, revs)))
 
 
+def check_patch(value: Any) -> dict[str, Any]:
+    """The patch, if it is one of a document."""
+    if type(value) is not dict:
+        raise BadRequest(
+            f"A merge patch of a document is a JSON object, not {kind_of(value)}",
+            hint='Send {"key": new value or null}.',
+        )
+    return value
+
+
 def same(what: str, given: str | None, inside: Any) -> str | None:
     """The value given beside a document or inside it; BadRequest when both are there and differ."""
     if inside is not None and type(inside) is not str:
         raise BadRequest(f"{what} must be text")
     if given is not None and inside is not None and given != inside:
         raise BadRequest(
-            f"{what} is {given!r} in the request and {inside!r} in the document",
+            f"{what} is {shown(given)} in the request and {shown(inside)} in the document",
             hint="Send it once, or the same twice.",
         )
     return given if given is not None else inside

@@ -11,6 +11,7 @@ from typing import Any
 from feeds.body import DOCUMENT_BYTES_MAX, canonical, check_values, merge_patch
 from feeds.errors import Conflict, Deleted, Missing, TooLarge
 from feeds.revisions import Revision, next_revision
+from feeds.storage.expiry import check_expiry
 from feeds.storage.schema import MISSING, OWN
 from feeds.storage.state import DocState, decode, revision_of
 from feeds.storage.work import BarrelWork
@@ -42,6 +43,13 @@ def _swept(work: BarrelWork, state: DocState | None) -> DocState | None:
     return state
 
 
+def _check_expiry(work: BarrelWork, deleted: bool, data: dict[str, Any] | None) -> None:
+    """What others wrote is taken as it is; what is written here has to say what it means."""
+    field = work.settings.ttl_field
+    if field is not None and data is not None and not deleted:
+        check_expiry(field, data)
+
+
 def _put(work: BarrelWork, state: DocState | None, write: Write) -> Written:
     if state is None:
         if write.rev is not None:
@@ -49,10 +57,12 @@ def _put(work: BarrelWork, state: DocState | None, write: Write) -> Written:
                 f"{write.id!r} was never written here, and you sent _rev {write.rev}",
                 hint="Leave _rev out to create the document.",
             )
+        _check_expiry(work, write.deleted, write.data)
         return _extend(work, None, write.id, None, write.deleted, write.body, write.data)
     leaf = _leaf(state, write.rev, any_winner=write.verb is Verb.SET)
     if leaf is None:
         return _repeated(work, state, write.rev, write.deleted, write.body)
+    _check_expiry(work, write.deleted, write.data)
     return _extend(work, state, write.id, leaf, write.deleted, write.body, write.data)
 
 
@@ -70,13 +80,14 @@ def _merge(work: BarrelWork, state: DocState | None, write: Write, bytes_max: in
         return _repeated(work, state, write.rev, False, body)
     if body == base:
         return Written(write.id, str(leaf.revision), state.seq, unchanged=True)
+    _check_expiry(work, False, data)
     return _extend(work, state, write.id, leaf, False, body, data)
 
 
 def _base_body(work: BarrelWork, state: DocState, rev: Revision | None, leaf: Node | None) -> bytes:
     if leaf is not None:
         if leaf.deleted:
-            raise Deleted(f"{state.id!r} was deleted", hint="Put a new document; there is nothing to patch.")
+            raise _gone(state) if state.deleted else Deleted(f"The revision {rev} of {state.id!r} is a deletion")
         return state.body if leaf is state.winner and state.body is not None else work.body_of(state, leaf)
     assert rev is not None
     found = work.find_rev(state, rev.key)
@@ -90,7 +101,7 @@ def _delete(work: BarrelWork, state: DocState | None, write: Write) -> Written:
         raise Missing(f"{write.id!r} was never written here")
     if write.rev is None:
         if state.deleted:
-            raise Deleted(f"{write.id!r} is deleted already")
+            raise _gone(state)
         raise Conflict(
             f"Deleting {write.id!r} needs the _rev that you mean to delete",
             hint=f"Send the current _rev ({state.winner.revision}) once you know that it may go.",
@@ -101,6 +112,12 @@ def _delete(work: BarrelWork, state: DocState | None, write: Write) -> Written:
     if leaf.deleted:
         raise Deleted(f"{write.id!r} is deleted already, by revision {write.rev}")
     return _extend(work, state, write.id, leaf, True, write.body, {})
+
+
+def _gone(state: DocState) -> Deleted:
+    """The refusal of what needs a living document, in the words of reading it."""
+    how = "has expired" if state.expired else "was deleted"
+    return Deleted(f"{state.id!r} {how}", rev=str(state.winner.revision))
 
 
 def _leaf(state: DocState, rev: Revision | None, any_winner: bool = False) -> Node | None:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from feeds.barrels import new_epoch
 from feeds.errors import BadRequest, Damaged, Exists, NewerSchema, StorageFull, Unavailable
 from feeds.storage.database import Database
 from feeds.storage.lockfile import LockFile
@@ -50,7 +51,10 @@ def write_backup(
     """
     target = Path(target)
     if database.path is None:
-        raise BadRequest("Only a store on SQLite can be backed up", hint="Use the database's own tools.")
+        raise BadRequest(
+            "Only a store on SQLite is backed up like this",
+            hint="Use pg_dump, and let the store that is restored from it begin anew.",
+        )
     if target.exists():
         raise Exists(f"There is a file {target} already", hint="Choose another name for the backup.")
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
@@ -169,8 +173,6 @@ def _verified(backup: Path) -> Manifest:
 
 
 def _begin_anew(copy: sqlite3.Connection) -> None:
-    from feeds.store import new_epoch
-
     with copy:
         for (barrel,) in copy.execute("SELECT barrel FROM barrels").fetchall():
             copy.execute("UPDATE barrels SET epoch = ? WHERE barrel = ?", (new_epoch(), barrel))

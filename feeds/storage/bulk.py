@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,8 +12,27 @@ from feeds.errors import BadRequest, SpileError
 from feeds.writes import Write
 
 
+class BulkRequest(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`{"docs": […], "new_edits"?: true, "update"?: false}`, its documents still the texts they came in."""
+
+    docs: list[msgspec.Raw]
+    new_edits: bool | msgspec.UnsetType = msgspec.UNSET
+    update: bool | msgspec.UnsetType = msgspec.UNSET
+
+    def texts(self) -> Iterator[bytes]:
+        """The documents, one after the other."""
+        return map(bytes, self.docs)
+
+    def writes(self, bytes_max: int) -> list[Write | SpileError]:
+        """A write for each document, or why it is refused: also where only its own text cannot be read."""
+        return bulk_writes(self.texts(), self.new_edits is not False, self.update is True, bytes_max)
+
+
+R = TypeVar("R", bound=BulkRequest)
+
+
 def bulk_writes(
-    docs: Sequence[bytes | str | Mapping[str, Any]], new_edits: bool, update: bool, bytes_max: int
+    docs: Iterable[bytes | str | Mapping[str, Any]], new_edits: bool, update: bool, bytes_max: int
 ) -> list[Write | SpileError]:
     """A write for each document, or why it is refused."""
     prepared: list[Write | SpileError] = []
@@ -30,17 +49,25 @@ def bulk_writes(
 
 
 def read_bulk(body: bytes, bytes_max: int) -> list[Write | SpileError]:
-    """The writes of a request's body `{"docs": […], "new_edits"?: true, "update"?: false}`."""
-    request = read_json(body)
-    if type(request) is not dict or type(request.get("docs")) is not list:
-        raise BadRequest('A bulk request is {"docs": […]}', hint="Send the documents as an array under docs.")
-    for name in ("new_edits", "update"):
-        if type(request.get(name, False)) is not bool:
-            raise BadRequest(f"{name} must be true or false")
-    unknown = request.keys() - {"docs", "new_edits", "update"}
-    if unknown:
-        raise BadRequest(f"A bulk request has no field {sorted(unknown)[0]!r}")
-    return bulk_writes(request["docs"], request.get("new_edits", True), request.get("update", False), bytes_max)
+    """The writes of a request's body."""
+    return bulk_request(body, BulkRequest).writes(bytes_max)
+
+
+def bulk_request(body: bytes, kind: type[R]) -> R:
+    """A request's body, its documents not looked into; BadRequest where what is around them is wrong."""
+    try:
+        request = msgspec.json.decode(body, type=kind)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        read_json(body)  # which tells better why a text is no JSON
+        known = ", ".join(field.encode_name for field in msgspec.structs.fields(kind))
+        raise BadRequest(
+            f'A bulk request is {{"docs": […]}}: {error}',
+            hint=f"Send the documents as an array under docs; fields are {known}.",
+        ) from None
+    given = sum(value is not msgspec.UNSET for value in msgspec.structs.astuple(request))
+    if body.count(b":") - sum(text.count(b":") for text in request.texts()) > given:
+        read_json(body)  # a field may be there twice, and documents with it
+    return request
 
 
 def named_id(doc: Any) -> str | None:

@@ -16,6 +16,7 @@ from feeds.storage.database import Database
 log = logging.getLogger("spile.store")
 
 EVERY_S = 0.25
+AGAIN_S_MAX = 15.0  # between tries while it fails: on a full disk it may do so for long
 
 
 class Checkpointer:
@@ -40,13 +41,19 @@ class Checkpointer:
         self._connection.close()
 
     def _loop(self) -> None:
+        pause, failure = EVERY_S, None
         while True:
             self._due.wait()
-            if self._stopping.wait(EVERY_S):
+            if self._stopping.wait(pause):
                 return
             self._due.clear()
             try:
                 self._connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").close()
             except DBAPIError as error:
-                log.warning("checkpointing failed, and is tried again: %s", error.orig)
+                if str(error.orig) != failure:
+                    failure = str(error.orig)
+                    log.warning("checkpointing failed, and is tried again: %s", failure)
+                pause = min(pause * 2, AGAIN_S_MAX)
                 self._due.set()
+            else:
+                pause, failure = EVERY_S, None

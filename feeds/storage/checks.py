@@ -17,6 +17,7 @@ from feeds.errors import Damaged
 from feeds.revisions import revision_digest
 from feeds.storage.indexcheck import IndexCheck
 from feeds.storage.schema import DELETED, MISSING, OWN, barrels, docs, log, paths, revs, shapes
+from feeds.storage.session import streamed
 from feeds.storage.state import decode, other_leaves
 from feeds.tree import Node, Tree, leaves, ordered_leaves, tree_of
 
@@ -72,7 +73,7 @@ class Check:
     def run(self) -> Findings:
         """Look at everything, at one moment of the store."""
         try:
-            with self._store.database.snapshot() as connection:
+            with self._store.database.snapshot(patient=True) as connection:
                 self._file(connection)
                 self._rows(connection)
         except Damaged as error:
@@ -125,12 +126,13 @@ class Check:
 
     def _documents(self, connection: Connection, row: Any) -> Iterator[tuple[Any, list[Any]]]:
         """Each document with its revisions; revisions without a document are told."""
-        stored = connection.execute(
-            select(revs).where(revs.c.barrel == row.barrel).order_by(revs.c.doc, revs.c.generation, revs.c.digest)
+        stored = streamed(
+            connection,
+            select(revs).where(revs.c.barrel == row.barrel).order_by(revs.c.doc, revs.c.generation, revs.c.digest),
         )
         groups: Iterator[tuple[int, Iterable[Any]]] = groupby(stored, key=lambda rev: int(rev.doc))
         at = next(groups, None)
-        for document in connection.execute(select(docs).where(docs.c.barrel == row.barrel).order_by(docs.c.doc)):
+        for document in streamed(connection, select(docs).where(docs.c.barrel == row.barrel).order_by(docs.c.doc)):
             while at is not None and at[0] < document.doc:
                 self._orphans(row, *at)
                 at = next(groups, None)

@@ -45,10 +45,7 @@ class Cut:
         """Delete some rows; how many, and whether none are left."""
         marks = transaction.execute(self._mark, owner)
         statement, parameters = (self._below, (owner, *marks[0])) if marks else (self._all, (owner,))
-        done = transaction.connection.exec_driver_sql(statement, parameters)
-        touched = done.rowcount
-        done.close()
-        return touched, not marks
+        return transaction.session.count(statement, [parameters]), not marks
 
 
 class Clearing:

@@ -66,11 +66,11 @@ class StoredCursors:
     def put(self, moved: Iterable[tuple[str, str, Position]]) -> None:
         """Store where listeners stand, given as barrel, listener and position, in one commit."""
         at = self._clock()
-        rows = [(barrel, listener, str(position), at) for barrel, listener, position in moved]
+        newest = {(barrel, listener): str(position) for barrel, listener, position in moved}
+        rows = [(*key, position, at) for key, position in newest.items()]
 
         def save(transaction: Transaction) -> None:
-            if rows:
-                transaction.connection.exec_driver_sql(self._upsert, rows)
+            transaction.session.many(self._upsert, rows)
 
         self._writer.call(save)
 

@@ -5,16 +5,45 @@ Pure: reads no clock.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
+
+from feeds.errors import BadRequest
+from feeds.faults import shown
+
+# A date, a time and an offset, as RFC 3339 has them; it lets a space or a small letter stand for the T.
+_TIME = re.compile(
+    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d):(\d\d)(\.\d{1,32})?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII
+)
 
 
 def expiry_time(value: Any) -> float | None:
     """The Unix time that an RFC 3339 text names; None for anything else, which then never expires."""
-    if type(value) is not str or len(value) > 64:
+    found = _TIME.fullmatch(value) if type(value) is str else None
+    if found is None:
         return None
+    date, minute, second, fraction, offset = found.groups()
+    leap = second == "60"
     try:
-        parsed = datetime.fromisoformat(value)
-    except ValueError:
+        parsed = datetime.fromisoformat(f"{date}T{minute}:{'59' if leap else second}{offset.upper()}")
+        return parsed.timestamp() + leap + float(fraction or 0)
+    except (ValueError, OverflowError):
         return None
-    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def check_expiry(field: str, data: Mapping[str, Any]) -> None:
+    """Refuse a document whose `field` is there and names no time: it would never expire, and nobody would know."""
+    value = data.get(field)
+    if value is not None and expiry_time(value) is None:
+        raise BadRequest(
+            f"{shown(field)} tells when the document expires, and {_told(value)} is no RFC 3339 time",
+            hint="Write it like 2031-05-04T12:00:00Z or 2031-05-04T14:00:00+02:00, or leave it out.",
+        )
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, str):
+        return shown(value)
+    return {dict: "an object", list: "an array", bool: "a boolean"}.get(type(value), "a number")

@@ -1,12 +1,12 @@
 """Finding documents by their paths and values, in order, page by page.
 
 The index gives candidates in order; each is checked against the document itself, since texts are cut in the index.
+What begins with `_id` is looked up among the documents.
 """
 
 from __future__ import annotations
 
 import base64
-import heapq
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,22 +15,23 @@ import msgspec
 from sqlalchemy import Connection
 
 from feeds.errors import BadRequest
-from feeds.paths import Leaf, document_leaves, encode_segment, key_path, value_segment
+from feeds.paths import Leaf, document_leaves, encode_segment, id_levels, key_path, value_segment
 from feeds.patterns import Pattern
 from feeds.rows import FindPage, Found, document_json
+from feeds.storage import ids
+from feeds.storage.hits import Hit, Hits
 from feeds.storage.queries import Queries
-from feeds.storage.selection import HIGHEST, LOWEST, Range, matches_shape, pattern_ranges, shapes_under
+from feeds.storage.schema import DELETED
+from feeds.storage.selection import EVERY_VALUE, HIGHEST, LOWEST, Bounds, Places
 from feeds.values import after_prefix, encode_value, text_prefix
 
 LIMIT_MAX = 10_000
 _CHUNK = 200
 _BODIES = 25  # held at once: documents may be large
 _SURELY_KEPT = 1 + 97  # bytes of an indexed text: a character that would end behind byte 100 is cut off whole
-_DOC_MAX = (1 << 63) - 1
-_LAST_PLACES = "\U0010ffff"
+_TEXTS = 3  # the place of texts in the order of values
 
 Order = Literal["key", "value"]
-Hit = tuple[bytes, str, int, str, Range]  # value, shape's path, doc, places, and where it was found
 _decode = msgspec.json.Decoder().decode
 
 
@@ -61,6 +62,19 @@ class Query:
     def bounded(self) -> bool:
         return self.prefix is not None or self.low is not msgspec.UNSET or self.high is not msgspec.UNSET
 
+    def admits(self, value: Any) -> bool:
+        """Whether a value is within the bounds, in full; with one bound only values of its kind are."""
+        if self.prefix is not None:
+            return type(value) is str and value.startswith(self.prefix)
+        order = _order_of(value)
+        low = None if self.low is msgspec.UNSET else _order_of(self.low)
+        high = None if self.high is msgspec.UNSET else _order_of(self.high)
+        if low is None or high is None:
+            kinds = [bound[0] for bound in (low, high) if bound is not None]
+            if kinds and kinds[0] != order[0]:
+                return False
+        return (low is None or order >= low) and (high is None or order <= high)
+
 
 class Finder:
     """Runs one query on a snapshot of the store."""
@@ -75,9 +89,12 @@ class Finder:
 
     def page(self) -> FindPage:
         """The next hits in order, and the token that goes on behind them."""
-        limit = self._query.limit
+        query, limit = self._query, self._query.limit
+        mark = _read_token(query) if query.after is not None else None
+        if query.pattern.levels[0] == "_id":
+            return self._page_of_ids(mark)
+        hits = self._hits(mark)
         found: list[Found] = []
-        hits = self._hits()
         last: Hit | None = None
         while len(found) < limit:
             chunk = list(_take(hits, min(_CHUNK, limit - len(found))))
@@ -86,72 +103,29 @@ class Finder:
             last = chunk[-1]
             found.extend(self._checked(chunk))
         more = next(hits, None) is not None
-        return FindPage(found, _token(self._query, last) if more and last is not None else None)
+        return FindPage(found, _token(query, last) if more and last is not None else None)
 
     # -- candidates
 
-    def _hits(self) -> Iterator[Hit]:
+    def _hits(self, mark: Hit | None) -> Iterator[Hit]:
         query = self._query
-        mark = _read_token(query) if query.after is not None else None
-        ranges = self._ranges()
-        ranges.sort(key=lambda each: (each.path, each.low), reverse=query.descending)
-        if query.order == "key":
-            for each in ranges:
-                if mark is None or not self._passed((each.path,), (mark[1],)):
-                    yield from self._scan(each, mark if mark is not None and each.path == mark[1] else None)
-            return
-        scans = [self._scan(each, self._mark_for(each, mark)) for each in ranges]
-        yield from heapq.merge(*scans, key=lambda hit: hit[:4], reverse=query.descending)
+        places = Places(
+            query.pattern.levels,
+            named=not query.bounded,
+            bounds=self._bounds() if query.bounded else EVERY_VALUE,
+        )
+        hits = Hits(
+            self._connection,
+            self._queries,
+            self._barrel,
+            places,
+            page=query.limit,
+            descending=query.descending,
+            mark=mark,
+        )
+        return hits.by_key() if query.order == "key" else hits.by_value()
 
-    def _passed(self, place: tuple[Any, ...], mark: tuple[Any, ...]) -> bool:
-        return place > mark if self._query.descending else place < mark
-
-    def _mark_for(self, each: Range, mark: tuple[bytes, str, int, str] | None) -> tuple[bytes, str, int, str] | None:
-        """Where a scan of one shape goes on when the last hit of all shapes was `mark`."""
-        if mark is None or each.path == mark[1]:
-            return mark
-        # At the same value, shapes that come before the mark's lie below it: told already when ascending, and
-        # still to come when descending. Either way the scan goes on from above all their hits at that value.
-        before = each.path < mark[1]
-        return (mark[0], each.path, _DOC_MAX, _LAST_PLACES) if before else (mark[0], each.path, -1, "")
-
-    def _scan(self, each: Range, mark: tuple[bytes, str, int, str] | None) -> Iterator[Hit]:
-        """The hits of one range in value order, from behind `mark`."""
-        if self._query.descending:
-            statement, bound, place = self._queries.hits_back, each.low, (each.high, -1, "")
-        else:
-            statement, bound, place = self._queries.hits, each.high, (each.low, -1, "")
-        if mark is not None:
-            marked = (mark[0], mark[2], mark[3])
-            place = min(place, marked) if self._query.descending else max(place, marked)
-        chunk = min(_CHUNK, self._query.limit + 1)
-        while True:
-            parameters = (each.shape, bound, *place, chunk)
-            rows = self._connection.exec_driver_sql(statement, parameters).all()
-            for value, doc, places in rows:
-                yield value, each.path, doc, places, each
-            if len(rows) < chunk:
-                return
-            place = tuple(rows[-1])
-
-    def _ranges(self) -> list[Range]:
-        query, levels = self._query, self._query.pattern.levels
-        found: dict[Range, None] = {}
-        if not query.bounded:
-            for each in pattern_ranges(self._connection, self._queries, self._barrel, levels):
-                found[each] = None
-            if levels[-1] == "#":
-                return list(found)
-        low, high = self._bounds()
-        exact = levels[:-1] if levels[-1] == "#" else levels
-        for shape, path in shapes_under(self._connection, self._queries, self._barrel, exact):
-            places = path.split("/")
-            fits = len(places) == len(exact) or (levels[-1] == "#" and len(places) > len(exact))
-            if fits and matches_shape(exact, places[: len(exact)]):
-                found[Range(shape, path, low, high)] = None
-        return list(found)
-
-    def _bounds(self) -> tuple[bytes, bytes]:
+    def _bounds(self) -> Bounds:
         query = self._query
         if query.prefix is not None:
             prefix = text_prefix(query.prefix)
@@ -169,17 +143,20 @@ class Finder:
 
     # -- the documents themselves
 
+    def _documents(self, numbers: Sequence[int]) -> dict[int, Any]:
+        listed = self._queries.as_list(numbers)
+        rows = self._connection.exec_driver_sql(self._queries.docs_by_number, (self._barrel, listed)).all()
+        return {row[0]: row for row in rows}
+
     def _checked(self, chunk: Sequence[Hit]) -> Iterator[Found]:
         for begin in range(0, len(chunk), _BODIES):
             yield from self._checked_part(chunk[begin : begin + _BODIES])
 
     def _checked_part(self, chunk: Sequence[Hit]) -> Iterator[Found]:
-        numbers = msgspec.json.encode(sorted({hit[2] for hit in chunk})).decode()
-        rows = self._connection.exec_driver_sql(self._queries.docs_by_number, (self._barrel, numbers)).all()
-        known = {row[0]: row for row in rows}
+        known = self._documents(sorted({hit[2] for hit in chunk}))
         leaves: dict[int, dict[tuple[str, str], Leaf]] = {}
         accepts = self._acceptor()
-        for _, path, doc, places, _ in chunk:
+        for _, path, doc, places in chunk:
             row = known.get(doc)
             if row is None or (row[7] is not None and row[7] <= self._now):
                 continue
@@ -196,27 +173,51 @@ class Finder:
     def _acceptor(self) -> Callable[[Leaf], bool]:
         query = self._query
         levels = query.pattern.levels
-        low = None if query.low is msgspec.UNSET else _order_of(query.low)
-        high = None if query.high is msgspec.UNSET else _order_of(query.high)
 
         def accepts(leaf: Leaf) -> bool:
             place = key_path(leaf).split("/")
-            if query.bounded:
-                if levels[-1] == "#":
-                    if not matches_path(levels[:-1], place[: len(levels) - 1]):
-                        return False
-                elif not matches_path(levels, place):
-                    return False
-            elif not _matches_either(query.pattern, place, leaf):
-                return False
-            if query.prefix is not None:
-                return type(leaf[2]) is str and leaf[2].startswith(query.prefix)
-            if low is None and high is None:
-                return True
-            order = _order_of(leaf[2])
-            return (low is None or order >= low) and (high is None or order <= high)
+            if not query.bounded:
+                return _matches_either(query.pattern, place, leaf)
+            if levels[-1] == "#":
+                named = matches_path(levels[:-1], place[: len(levels) - 1])
+            else:
+                named = matches_path(levels, place)
+            return named and query.admits(leaf[2])
 
         return accepts
+
+    # -- ids
+
+    def _page_of_ids(self, mark: Hit | None) -> FindPage:
+        """Documents by their ids, which are the values that bounds are about; `_id` itself means all of them."""
+        query, levels = self._query, self._query.pattern.levels
+        pattern = ids.IdPattern(levels if len(levels) > 1 else ("_id", "#"))
+        spans = [(max(low, begin), min(high, end)) for low, high in pattern.spans for begin, end in _id_spans(query)]
+        if mark is not None and query.descending:
+            spans = [(low, min(high, mark[1])) for low, high in spans]
+        elif mark is not None:
+            spans = [(max(low, mark[1] + ids.JUST_BEHIND), high) for low, high in spans]
+        rows: list[Any] = []
+        every = ids.documents_in(self._connection, self._queries, self._barrel, spans, descending=query.descending)
+        for row in every:
+            lives = not row[5] & DELETED and (row[7] is None or row[7] > self._now)
+            if lives and pattern.matches(row[2]) and query.admits(row[2]):
+                rows.append(row)
+                if len(rows) > query.limit:
+                    break
+        more = len(rows) > query.limit
+        del rows[query.limit :]
+        found = [Found(row[2], "_id/" + id_levels(row[2]), row[2]) for row in rows]
+        if query.docs:
+            self._add_documents(found, [row[0] for row in rows])
+        return FindPage(found, _token(query, (b"", rows[-1][2], rows[-1][0], "")) if more else None)
+
+    def _add_documents(self, found: Sequence[Found], numbers: Sequence[int]) -> None:
+        for begin in range(0, len(found), _BODIES):
+            known = self._documents(numbers[begin : begin + _BODIES])
+            for hit, number in zip(found[begin : begin + _BODIES], numbers[begin : begin + _BODIES], strict=True):
+                row = known[number]
+                hit.doc = msgspec.Raw(document_json(row[2], f"{row[3]}-{row[4]}", row[8]))
 
 
 def matches_path(levels: Sequence[str], place: Sequence[str]) -> bool:
@@ -239,8 +240,20 @@ def _order_of(value: Any) -> tuple[int, Any]:
     if type(value) in (int, float):
         return (2, value)
     if type(value) is str:
-        return (3, value)
+        return (_TEXTS, value)
     return (4 if type(value) is dict else 5, 0)
+
+
+def _id_spans(query: Query) -> list[tuple[str, str]]:
+    """Where the ids lie that are within the bounds, as far as texts bound them."""
+    if query.prefix is not None:
+        return [(query.prefix, query.prefix + ids.LAST)]
+    given = [bound for bound in (query.low, query.high) if bound is not msgspec.UNSET]
+    if len(given) == 1 and type(given[0]) is not str:
+        return []  # with one bound only values of its kind are meant
+    low = query.low if type(query.low) is str else ""
+    high = query.high + ids.JUST_BEHIND if type(query.high) is str else ids.LAST
+    return [(low, high)]
 
 
 def _take(hits: Iterator[Hit], count: int) -> Iterator[Hit]:

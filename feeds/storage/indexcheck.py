@@ -13,6 +13,7 @@ import msgspec
 from sqlalchemy import Connection, and_, func, select
 
 from feeds.storage.schema import DELETED, docs, gone, paths, revs, shapes
+from feeds.storage.session import streamed
 from feeds.storage.state import decode, index_paths
 
 Key = tuple[int, bytes, int, str]  # shape, value, doc, places
@@ -45,7 +46,7 @@ class IndexCheck:
             .select_from(shapes.join(paths, paths.c.shape == shapes.c.shape))
             .where(shapes.c.barrel == self._barrel)
         )
-        for path, value, doc, places, seq in self._connection.execute(query):
+        for path, value, doc, places, seq in streamed(self._connection, query):
             self.rows += 1
             there = (there + hash((path, value, doc, places))) & _ALL
             beyond += seq > head
@@ -92,7 +93,7 @@ def given_rows(connection: Connection, barrel: int) -> Iterator[tuple[str, bytes
         .select_from(docs.join(revs, winner))
         .where(docs.c.barrel == barrel, docs.c.flags.bitwise_and(DELETED) == 0, revs.c.body.isnot(None))
     )
-    for document_id, doc, seq, body in connection.execute(live):
+    for document_id, doc, seq, body in streamed(connection, live):
         for path, value, places in _paths(document_id, body):
             yield path, value, doc, places, seq
 
@@ -126,7 +127,7 @@ def extra_rows(connection: Connection, barrel: int, limit: int) -> Iterator[Key]
         .where(shapes.c.barrel == barrel)
     )
     told = 0
-    for path, shape, value, doc, places in connection.execute(query):
+    for path, shape, value, doc, places in streamed(connection, query):
         if (path, value, places) in _given_by(connection, barrel, doc):
             continue
         yield shape, value, doc, places

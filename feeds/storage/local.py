@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from feeds.body import check_id, draft
+from feeds.body import check_id, draft, read_json
 from feeds.errors import BadRequest, Conflict, Missing
+from feeds.faults import shown
 from feeds.storage.reading import Document
 from feeds.storage.transaction import Transaction
-from feeds.writes import Written
+from feeds.writes import Written, same
 
 if TYPE_CHECKING:
     from feeds.barrel import Barrel
@@ -30,7 +31,7 @@ class LocalDocuments:
         with self._store.database.reading() as connection:
             row = connection.exec_driver_sql(self._store.statements.find_local, (self._barrel.key, _name(id))).first()
         if row is None:
-            raise Missing(f"There is no {_PREFIX}{id} in {self._barrel.name!r}")
+            raise self._missing(id)
         return Document(_PREFIX + id, f"0-{row[0]}", False, row[1])
 
     def ids(self, prefix: str = "") -> list[str]:
@@ -41,51 +42,71 @@ class LocalDocuments:
 
     def put(self, id: str, doc: bytes | str | Mapping[str, Any], *, rev: str | None = None) -> Written:
         """Write the document over what is there; with `rev` (or a `_rev` inside) only over that revision."""
-        given = draft(_without_id(doc), bytes_max=self._store.settings.document_bytes_max)
-        base = rev if rev is not None else given.rev
+        given = draft(_without_id(id, doc), bytes_max=self._store.settings.document_bytes_max)
+        if given.deleted or given.revisions is not None:
+            raise BadRequest(
+                "A local document has no _deleted and no _revisions",
+                hint="Delete it with a delete; it has no history.",
+            )
+        base = same("_rev", rev, given.rev)
         body = given.body
 
         def write(transaction: Transaction) -> Written:
             transaction.work(self._barrel.key, self._barrel.name)
-            number = self._next(transaction, id, base)
+            number = _next(id, self._current(transaction, id), base)
             transaction.execute(self._store.statements.upsert_local, self._barrel.key, _name(id), number, body)
             return Written(_PREFIX + id, f"0-{number}", 0, created=number == 1)
 
-        written: Written = self._store.writer.call(write)
+        written: Written = self._store.writer.call(write, self._barrel.key)
         return written
 
     def delete(self, id: str, *, rev: str | None = None) -> Written:
         """Remove the document; Missing if there is none."""
 
         def remove(transaction: Transaction) -> Written:
-            number = self._next(transaction, id, rev)
-            if number == 1:
-                raise Missing(f"There is no {_PREFIX}{id} in {self._barrel.name!r}")
+            current = self._current(transaction, id)
+            if current == 0:
+                raise self._missing(id)
+            number = _next(id, current, rev)
             transaction.execute(self._store.statements.delete_local, self._barrel.key, _name(id))
             return Written(_PREFIX + id, f"0-{number}", 0)
 
-        removed: Written = self._store.writer.call(remove)
+        removed: Written = self._store.writer.call(remove, self._barrel.key)
         return removed
 
-    def _next(self, transaction: Transaction, id: str, base: str | None) -> int:
+    def _current(self, transaction: Transaction, id: str) -> int:
+        """The number of the document's revision; 0 if there is none."""
         rows = transaction.execute(self._store.statements.find_local, self._barrel.key, _name(id))
-        current = rows[0][0] if rows else 0
-        if base is not None and base != f"0-{current}":
-            raise Conflict(f"{_PREFIX}{id} is at 0-{current}, not at {base}")
-        return int(current) + 1
+        return int(rows[0][0]) if rows else 0
+
+    def _missing(self, id: str) -> Missing:
+        return Missing(f"There is no {_PREFIX}{id} in {self._barrel.name!r}")
+
+
+def _next(id: str, current: int, base: str | None) -> int:
+    """The number that follows; Conflict where the caller means another revision than the current one."""
+    if base is not None and base != f"0-{current}":
+        if current == 0:
+            raise Conflict(
+                f"{_PREFIX}{id} was never written here, and you sent _rev {shown(base)}",
+                hint="Leave _rev out to create the document.",
+            )
+        raise Conflict(f"{_PREFIX}{id} is at 0-{current}, not at {shown(base)}")
+    return current + 1
 
 
 def _name(id: str) -> str:
     if id.startswith("_"):
-        raise BadRequest(f"A local id cannot begin with _: {id!r}")
+        raise BadRequest(f"A local id cannot begin with _: {shown(id)}", hint="Leave the underscore out.")
     return check_id(id)
 
 
-def _without_id(doc: bytes | str | Mapping[str, Any]) -> bytes | str | Mapping[str, Any]:
+def _without_id(id: str, doc: bytes | str | Mapping[str, Any]) -> bytes | str | Mapping[str, Any]:
     """The document without `_id`, which names what the caller named already."""
-    from feeds.body import read_json
-
-    value = read_json(doc, what="The document") if isinstance(doc, (bytes, bytearray, str)) else doc
-    if isinstance(value, Mapping):
-        return {key: inner for key, inner in value.items() if key != "_id"}
-    return doc
+    value = read_json(doc, what="The document") if isinstance(doc, (bytes, bytearray, memoryview, str)) else doc
+    if not isinstance(value, Mapping):
+        return doc
+    inside = value.get("_id", id)
+    if inside != id:
+        same("_id", _PREFIX + id, inside)
+    return {key: inner for key, inner in value.items() if key != "_id"}

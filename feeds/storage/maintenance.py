@@ -10,12 +10,12 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from feeds.barrels import settings_of
 from feeds.errors import NotFound
 from feeds.storage.clearing import Clearing
-from feeds.storage.state import encode, other_leaves
+from feeds.storage.state import other_leaves
 from feeds.storage.transaction import Transaction
 from feeds.storage.upkeep import Upkeep
-from feeds.storage.work import settings_of
 from feeds.writes import Write, Written
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Maintenance:
             mark = tuple(rows[-1][:3])
             keys = [(barrel, *row[:3]) for row in rows if (row[1], row[2]) not in _others(row[3])]
             if keys:
-                self._many(self._sql.drop_body, keys)
+                self._many(self._sql.drop_body, keys, barrel)
             dropped += len(keys)
         return dropped
 
@@ -95,7 +95,9 @@ class Maintenance:
     def _forget(self, barrels: Barrels) -> tuple[int, int]:
         log = bodies = 0
         for key, _, head, forgotten, settings in barrels:
-            oldest = int((self._store.clock() - settings_of(settings).log_kept) * 1000)
+            log_kept = settings_of(settings).log_kept
+            oldest = int((self._store.clock() - log_kept) * 1000)
+            self._store.forget_publishers(key, log_kept)
             (told,) = self._rows(self._sql.told, key)[0]
             upto = head if told is None else max(told, head - self._store.settings.publish_backlog_max)
             for _step in range(ROUND_STEPS):
@@ -111,11 +113,11 @@ class Maintenance:
                     upto: int = forgotten,
                     superseded: list[Any] = superseded,
                 ) -> int:
-                    transaction.execute(self._sql.move_forgotten, upto, key)
+                    transaction.execute(self._sql.move_forgotten, upto, key, upto)
                     transaction.execute(self._sql.delete_log, key, upto)
                     return _many(transaction, self._sql.drop_superseded, superseded)
 
-                bodies += self._store.writer.call(forget)
+                bodies += self._store.writer.call(forget, key)
                 log += len(rows)
                 self._gone_due = True
         return log, bodies
@@ -129,11 +131,13 @@ class Maintenance:
         forgotten = 0
         for _step in range(ROUND_STEPS):
             rows = self._rows(self._sql.gone, *self._gone_mark, GONE_PAGE)
-            shapes = encode(sorted({row[0] for row in rows})).decode()
-            ends = {row[0]: row[1] for row in self._rows(self._sql.forgotten_by_shape, shapes)}
-            old = [(*row[:4], ends[row[0]]) for row in rows if row[4] <= ends.get(row[0], 0)]
+            shapes = self._store.statements.as_list(sorted({row[0] for row in rows}))
+            ends = {row[0]: row[1:] for row in self._rows(self._sql.forgotten_by_shape, shapes)}
+            old = [(*row[:4], ends[row[0]][0]) for row in rows if row[0] in ends and row[4] <= ends[row[0]][0]]
             for at in range(0, len(old), STEP):
-                forgotten += self._many(self._sql.delete_gone, old[at : at + STEP])
+                step = old[at : at + STEP]
+                barrels = {ends[row[0]][1] for row in step}
+                forgotten += self._many(self._sql.delete_gone, step, *barrels)
             if len(rows) < GONE_PAGE:
                 self._gone_mark = None
                 break
@@ -147,12 +151,12 @@ class Maintenance:
             keys = [(*row, before) for row in self._rows(self._sql.tokens, before, STEP)]
             if not keys:
                 break
-            forgotten += self._many(self._sql.delete_token, keys)
+            forgotten += self._many(self._sql.delete_token, keys, *{key[0] for key in keys})
         return forgotten
 
-    def _many(self, statement: str, rows: list[Any]) -> int:
-        """Run a statement for each row in a transaction of its own; how many rows it touched."""
-        return int(self._store.writer.call(lambda transaction: _many(transaction, statement, rows)))
+    def _many(self, statement: str, rows: list[Any], *barrels: int) -> int:
+        """Run a statement for each row, which are of these barrels, in a transaction of its own; how many."""
+        return int(self._store.writer.call(lambda transaction: _many(transaction, statement, rows), *barrels))
 
     def _rows(self, statement: str, *parameters: Any) -> list[Any]:
         with self._store.database.reading() as connection:
@@ -165,10 +169,7 @@ def _others(column: str | None) -> set[tuple[int, str]]:
 
 def _many(transaction: Transaction, statement: str, rows: list[Any]) -> int:
     """Run a statement for each row of parameters; how many rows of the table it touched."""
-    done = transaction.connection.exec_driver_sql(statement, rows)
-    touched = done.rowcount
-    done.close()
-    return touched
+    return transaction.session.count(statement, rows)
 
 
 def _expires(settings: str) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, inspect
 
-from feeds.errors import NewerSchema
+from feeds.errors import NewerSchema, Unavailable
+from feeds.storage.statements import LOCK_CLASS, SCHEMA_LOCK
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -26,26 +27,41 @@ def schema_version(connection: Connection) -> str | None:
     return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
 
 
-def migrate(connection: Connection) -> None:
-    """Bring the schema to HEAD in one transaction; NewerSchema when this Spile does not know what it finds."""
-    found = schema_version(connection)
-    if found == HEAD:
+def migrate(connection: Connection, *, create: bool = True) -> None:
+    """Bring the schema to HEAD in one transaction; NewerSchema when this Spile does not know what it finds.
+
+    Of several processes that start at once one does it, and the others wait for it.
+    """
+    if _is_at_head(connection, create):
         return
-    if found is not None and not knows(found):
-        raise NewerSchema(
-            f"The store has schema {found}, and this Spile knows schemas up to {HEAD}. Nothing was changed."
-        )
     from alembic import command
 
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.dialect.name == "sqlite" else "BEGIN").close()
+    is_sqlite = connection.dialect.name == "sqlite"
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if is_sqlite else "BEGIN").close()
     try:
-        config = alembic_config()
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if not is_sqlite:
+            connection.exec_driver_sql("SET LOCAL statement_timeout = 0").close()
+            connection.exec_driver_sql("SET LOCAL lock_timeout = 0").close()
+            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {SCHEMA_LOCK})").close()
+        if not _is_at_head(connection, create):
+            config = alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
     except BaseException:
         connection.exec_driver_sql("ROLLBACK").close()
         raise
     connection.exec_driver_sql("COMMIT").close()
+
+
+def _is_at_head(connection: Connection, create: bool) -> bool:
+    found = schema_version(connection)
+    if found is None and not create:
+        raise Unavailable("There is no store in this database", hint="Check the URL, or let `spile serve` make one.")
+    if found is not None and not knows(found):
+        raise NewerSchema(
+            f"The store has schema {found}, and this Spile knows schemas up to {HEAD}. Nothing was changed."
+        )
+    return found == HEAD
 
 
 def knows(version: str) -> bool:

@@ -28,7 +28,8 @@ class Queries:
     """SQL texts for one dialect."""
 
     def __init__(self, statements: Statements) -> None:
-        sql = statements.sql
+        sql, page = statements.sql, statements.page
+        self.as_list = statements.as_list
         barrel: Any = bindparam("barrel")
         after: Any = bindparam("after")
         upto: Any = bindparam("upto")
@@ -53,9 +54,11 @@ class Queries:
         order = ("barrel", "after", "upto")
         # barrel, after, upto, limit -> documents by their newest seq
         self.changes = sql(window(select(*DOC_COLUMNS)), *order, "row_limit")
-        self.changes_with_docs = sql(window(with_body), *order, "row_limit")
+        self.changes_with_docs = page(window(with_body), revs.c.body, docs.c.seq, *order, "row_limit")
         self.changes_back = sql(window(select(*DOC_COLUMNS), False), *order, "row_limit")
-        self.changes_back_with_docs = sql(window(with_body, False), *order, "row_limit")
+        self.changes_back_with_docs = page(
+            window(with_body, False), revs.c.body, docs.c.seq, *order, "row_limit", back=True
+        )
 
         # barrel, doc numbers / ids -> documents
         self.docs_by_number = sql(
@@ -108,7 +111,7 @@ class Queries:
             .limit(limit)
             .offset(_NOTHING)
         )
-        self.tail = sql(tail, *order, "row_limit")
+        self.tail = page(tail, revs.c.body, log.c.seq, *order, "row_limit")
 
         self.barrel = sql(
             select(barrels).where(barrels.c.name == bindparam("name"), barrels.c.dropped == _NOTHING), "name"
@@ -116,6 +119,12 @@ class Queries:
         self.barrels = sql(select(barrels).where(barrels.c.dropped == _NOTHING).order_by(barrels.c.name))
         self.barrel_by_key = sql(
             select(barrels).where(barrels.c.barrel == barrel, barrels.c.dropped == _NOTHING), "barrel"
+        )
+        # -> name, key, head, settings of every barrel
+        self.directory = sql(
+            select(barrels.c.name, barrels.c.barrel, barrels.c.seq, barrels.c.settings)
+            .where(barrels.c.dropped == _NOTHING)
+            .order_by(barrels.c.name)
         )
         self.insert_barrel = sql(
             insert(barrels).values(
@@ -149,6 +158,7 @@ class Queries:
             *("barrel", "after", "row_limit"),
         )
         self.insert_meta = statements.insert(meta)
+        self.brokers = sql(select(publishers.c.broker).distinct())
         self.publisher = sql(
             select(publishers.c.seq).where(publishers.c.broker == bindparam("broker"), publishers.c.barrel == barrel),
             *("broker", "barrel"),
@@ -164,27 +174,62 @@ class Queries:
             ),
             "barrel",
         )
-        self.shapes_between = sql(
-            select(shapes.c.shape, shapes.c.path).where(
-                shapes.c.barrel == barrel,
-                shapes.c.path >= bindparam("low"),
-                shapes.c.path < bindparam("high"),
-            ),
-            *("barrel", "low", "high"),
-        )
-        self.shapes_all = sql(select(shapes.c.shape, shapes.c.path).where(shapes.c.barrel == barrel), "barrel")
-
-        shape: Any = bindparam("shape")
         low: Any = bindparam("low")
         high: Any = bindparam("high")
-        # shape, low, high[, after], limit -> documents that stand (stood) on the values between
+        # barrel, low, high, limit -> documents, or shapes, whose text is in [low, high), in its order and back
+        named = select(*DOC_COLUMNS).where(docs.c.barrel == barrel, docs.c.id >= low, docs.c.id < high)
+        shaped = select(shapes.c.shape, shapes.c.path).where(
+            shapes.c.barrel == barrel, shapes.c.path >= low, shapes.c.path < high
+        )
+        between = ("barrel", "low", "high", "row_limit")
+        self.docs_between = statements.by_id(named.order_by(docs.c.id).limit(limit).offset(_NOTHING), *between)
+        self.docs_between_back = statements.by_id(
+            named.order_by(docs.c.id.desc()).limit(limit).offset(_NOTHING), *between
+        )
+        self.shapes_between = sql(shaped.order_by(shapes.c.path).limit(limit).offset(_NOTHING), *between)
+        self.shapes_between_back = sql(shaped.order_by(shapes.c.path.desc()).limit(limit).offset(_NOTHING), *between)
+
+        # numbers of shapes, low, high[, after], limit -> documents that stand (stood) on the values between
+        standing = (statements.among(paths.c.shape, "numbers"), paths.c.value >= low, paths.c.value < high)
         self.paths_between = sql(
-            select(paths.c.doc, paths.c.seq)
-            .where(paths.c.shape == shape, paths.c.value >= low, paths.c.value < high)
+            select(paths.c.doc, paths.c.seq).where(*standing).limit(limit).offset(_NOTHING),
+            *("numbers", "low", "high", "row_limit"),
+        )
+        self.gone_between = sql(
+            select(gone.c.doc, gone.c.seq)
+            .where(
+                statements.among(gone.c.shape, "numbers"),
+                gone.c.value >= low,
+                gone.c.value < high,
+                gone.c.seq > after,
+            )
             .limit(limit)
             .offset(_NOTHING),
-            *("shape", "low", "high", "row_limit"),
+            *("numbers", "low", "high", "after", "row_limit"),
         )
+        # numbers of shapes, low, high, limit -> hits on them, in no order
+        self.hits_among = sql(
+            select(paths.c.shape, paths.c.value, paths.c.doc, paths.c.places)
+            .where(*standing)
+            .limit(limit)
+            .offset(_NOTHING),
+            *("numbers", "low", "high", "row_limit"),
+        )
+        # low, high, numbers of shapes -> the least (greatest) value between on each, NULL where there is none
+        values = select(paths.c.value).where(
+            paths.c.shape == shapes.c.shape, paths.c.value >= low, paths.c.value < high
+        )
+        values = values.limit(literal_column("1")).offset(_NOTHING)
+
+        def outermost(by: Any) -> str:
+            least = values.order_by(by).scalar_subquery()
+            query = select(shapes.c.shape, least).where(statements.among(shapes.c.shape, "numbers"))
+            return sql(query, "low", "high", "numbers")
+
+        self.first_values = outermost(paths.c.value)
+        self.last_values = outermost(paths.c.value.desc())
+
+        shape: Any = bindparam("shape")
         # shape, bound, value, doc, places, limit -> hits behind a place up to a bound, in value order and back.
         # Only one bound beside the place, or SQLite begins at the bound instead of the place.
         place = tuple_(paths.c.value, paths.c.doc, paths.c.places)
@@ -200,11 +245,4 @@ class Queries:
         descending = hits.where(at_least, place < mark).order_by(*(key.desc() for key in keys))
         self.hits_back = sql(
             descending.limit(limit).offset(_NOTHING), "shape", "low", "value", "doc", "places", "row_limit"
-        )
-        self.gone_between = sql(
-            select(gone.c.doc, gone.c.seq)
-            .where(gone.c.shape == shape, gone.c.value >= low, gone.c.value < high, gone.c.seq > after)
-            .limit(limit)
-            .offset(_NOTHING),
-            *("shape", "low", "high", "after", "row_limit"),
         )

@@ -71,7 +71,7 @@ class Reader:
     def documents(self, wanted: Sequence[Wanted]) -> list[Document | SpileError]:
         """Each document asked for, or why it cannot be read, in order."""
         ids = list(dict.fromkeys(each.id for each in wanted))
-        rows = {row[2]: row for row in self._rows(self._queries.docs_by_id, self._barrel, _encode(ids).decode())}
+        rows = {row[2]: row for row in self._rows(self._queries.docs_by_id, self._barrel, self._queries.as_list(ids))}
         found: list[Document | SpileError] = []
         for each in wanted:
             try:
@@ -84,6 +84,7 @@ class Reader:
         if row is None:
             raise Missing(f"{wanted.id!r} was never written here")
         doc, seq, document_id, generation, digest, flags, others, expires, body = row
+        leaves = [(generation, digest), *(leaf.key for leaf in other_leaves(others))]
         if wanted.rev is not None:
             revision = Revision.parse(wanted.rev)
             body, flags = self._revision(document_id, doc, revision)
@@ -99,11 +100,16 @@ class Reader:
             if live:
                 extra["_conflicts"] = live
         if wanted.revs or wanted.history:
-            path = self._history(doc, (generation, digest))
+            tree = {(each[0], each[1]): each for each in self._rows(self._queries.find_tree, self._barrel, doc)}
+            told: dict[Key, str] = {}
+            path = _branch(tree, (generation, digest), told)
             if wanted.revs:
                 extra["_revisions"] = {"start": generation, "ids": [name for (_, name), _ in path]}
             if wanted.history:
-                extra["_history"] = [{"rev": f"{key[0]}-{key[1]}", "status": status} for key, status in path]
+                extra["_history"] = _told(path)
+                branches = [_told(_branch(tree, leaf, told)) for leaf in leaves if leaf != (generation, digest)]
+                if branches:
+                    extra["_branches"] = branches
         return Document(document_id, f"{generation}-{digest}", bool(flags & DELETED), body, seq, extra)
 
     def _revision(self, document_id: str, doc: int, revision: Revision) -> tuple[bytes, int]:
@@ -118,26 +124,9 @@ class Reader:
             raise NotFound(f"The body of {revision} {why}", hint="Read the current revision.")
         return body, flags
 
-    def _history(self, doc: int, key: Key) -> list[tuple[Key, str]]:
-        """The revisions from `key` back, with whether their bodies can be read."""
-        tree = {(row[0], row[1]): row for row in self._rows(self._queries.find_tree, self._barrel, doc)}
-        path: list[tuple[Key, str]] = []
-        at: Key | None = key
-        while at is not None and at in tree:
-            generation, _, parent, flags, no_body = tree[at]
-            if flags & MISSING:
-                status = "missing"
-            elif flags & DELETED:
-                status = "deleted"
-            else:
-                status = "compacted" if no_body else "available"
-            path.append((at, status))
-            at = None if parent is None else (generation - 1, parent)
-        return path
-
     def revs_diff(self, asked: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[str]]]:
         """For each document the revisions that are not here, and the leaves they may descend from."""
-        ids = _encode(list(asked)).decode()
+        ids = self._queries.as_list(list(asked))
         rows = {row[2]: row for row in self._rows(self._queries.docs_by_id, self._barrel, ids)}
         answer: dict[str, dict[str, list[str]]] = {}
         for document_id, names in asked.items():
@@ -162,3 +151,29 @@ class Reader:
             return True
         found = self._rows(self._queries.find_rev, self._barrel, row[0], revision.generation, revision.digest)
         return bool(found)
+
+
+def _branch(tree: Mapping[Key, Any], leaf: Key, told: dict[Key, str]) -> list[tuple[Key, str]]:
+    """The revisions from `leaf` back, with whether their bodies can be read, up to and with the first one that was
+    told already; they are told from now on."""
+    path: list[tuple[Key, str]] = []
+    at: Key | None = leaf
+    while at is not None and at in tree:
+        if at in told:
+            path.append((at, told[at]))
+            break
+        generation, _, parent, flags, no_body = tree[at]
+        if flags & MISSING:
+            status = "missing"
+        elif flags & DELETED:
+            status = "deleted"
+        else:
+            status = "compacted" if no_body else "available"
+        path.append((at, status))
+        told[at] = status
+        at = None if parent is None else (generation - 1, parent)
+    return path
+
+
+def _told(path: Sequence[tuple[Key, str]]) -> list[dict[str, str]]:
+    return [{"rev": f"{key[0]}-{key[1]}", "status": status} for key, status in path]

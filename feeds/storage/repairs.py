@@ -17,6 +17,7 @@ from feeds.errors import SpileError
 from feeds.storage.checks import Findings
 from feeds.storage.indexcheck import extra_rows, given_rows, standing_and_left
 from feeds.storage.schema import DELETED, barrels, docs, gone, log, paths, revs, shapes
+from feeds.storage.session import streamed
 from feeds.storage.state import other_leaves
 from feeds.storage.transaction import Transaction
 from feeds.tree import leaves, ordered_leaves
@@ -40,15 +41,15 @@ class Repair:
             barrels_of_leaves.add(barrel)
             self._leaves(barrel, name, document_id)
         for barrel in sorted(found.index | barrels_of_leaves):
-            self._store.writer.call(partial(_mend_index, barrel))
+            self._store.writer.call(partial(_mend_index, barrel), barrel)
         for barrel in sorted(found.logs):
-            self._store.writer.call(partial(_mend_log, barrel))
+            self._store.writer.call(partial(_mend_log, barrel), barrel)
         for barrel in sorted(found.counts | found.index | barrels_of_leaves):
-            self._store.writer.call(partial(_mend_counts, barrel))
+            self._store.writer.call(partial(_mend_counts, barrel), barrel)
 
     def _leaves(self, barrel: int, name: str, document_id: str) -> None:
         try:
-            self._store.writer.call(partial(_mend_leaves, barrel, name, document_id))
+            self._store.writer.call(partial(_mend_leaves, barrel, name, document_id), barrel)
         except SpileError:
             return  # a leaf without a body: the check that follows tells it again
 
@@ -77,28 +78,27 @@ def _mend_leaves(barrel: int, name: str, document_id: str, transaction: Transact
 
 def _mend_index(barrel: int, transaction: Transaction) -> None:
     transaction.release(barrel)
+    transaction.session.patient()
     connection = transaction.connection
     head, name = connection.execute(select(barrels.c.seq, barrels.c.name).where(barrels.c.barrel == barrel)).one()
     mine = select(shapes.c.shape).where(shapes.c.barrel == barrel)
     for table in (paths, gone):  # rows that no shape names any more belong to nobody
         connection.execute(delete(table).where(table.c.shape.not_in(select(shapes.c.shape))))
     connection.execute(delete(paths).where(paths.c.shape.in_(mine), paths.c.seq > head))
-    while extra := list(extra_rows(connection, barrel, _BATCH)):
-        for key in extra:
-            transaction.execute(transaction.statements.delete_path, *key)
+    while extra := list(extra_rows(transaction.connection, barrel, _BATCH)):
+        transaction.session.many(transaction.statements.delete_path, extra)
     work = transaction.work(barrel, name)
     insert = transaction.statements.insert_missing(paths)
-    given = given_rows(connection, barrel)
+    given = given_rows(transaction.connection, barrel)
     while rows := list(islice(given, _BATCH)):
-        numbered = [(work.number(path), *rest) for path, *rest in rows]
-        connection.exec_driver_sql(insert, numbered).close()
-    while both := standing_and_left(connection, barrel, _BATCH):
-        for key in both:
-            transaction.execute(transaction.statements.delete_gone, *key)
+        transaction.session.many(insert, [(work.number(path), *rest) for path, *rest in rows])
+    while both := standing_and_left(transaction.connection, barrel, _BATCH):
+        transaction.session.many(transaction.statements.delete_gone, both)
 
 
 def _mend_counts(barrel: int, transaction: Transaction) -> None:
     transaction.release(barrel)
+    transaction.session.patient()
     connection = transaction.connection
     winner = and_(
         revs.c.barrel == docs.c.barrel,
@@ -124,6 +124,7 @@ def _mend_counts(barrel: int, transaction: Transaction) -> None:
 def _mend_log(barrel: int, transaction: Transaction) -> None:
     """Let the log begin behind the last change that it does not tell; readers from before are sent a snapshot."""
     transaction.release(barrel)
+    transaction.session.patient()
     connection = transaction.connection
     head, forgotten = connection.execute(
         select(barrels.c.seq, barrels.c.forgotten).where(barrels.c.barrel == barrel)
@@ -139,7 +140,7 @@ def _mend_log(barrel: int, transaction: Transaction) -> None:
 def _last_gap(connection: Connection, barrel: int, head: int) -> int:
     """The greatest seq up to the head that has no row."""
     expected = head
-    rows = connection.execute(select(log.c.seq).where(log.c.barrel == barrel).order_by(log.c.seq.desc()))
+    rows = streamed(connection, select(log.c.seq).where(log.c.barrel == barrel).order_by(log.c.seq.desc()))
     for (seq,) in rows:
         if seq != expected:
             break

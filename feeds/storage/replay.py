@@ -6,7 +6,7 @@ index (what stands under the patterns, and what left them), or the log since the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -21,12 +21,15 @@ from feeds.storage.database import Database
 from feeds.storage.entries import PAGE_BYTES_MAX, bounded, log_entry, row_of
 from feeds.storage.queries import Queries
 from feeds.storage.schema import DELETED
-from feeds.storage.selection import Selection, select
+from feeds.storage.selection import Bounds, Selection, select
 
-RANGES_MIN = 64  # looked up in any case
+SHAPES_MIN = 64  # looked up in any case
+SHAPES_A_CHANGE = 8  # a row of the log costs as much as some ten look-ups: its document is read and matched
+SHAPES_MAX = 200_000  # held in memory for one replay by index
 MATCHES_MAX = 50_000  # held in memory for one replay by index; with more, the log is read instead
 _PAGE = 500  # documents or log rows read at a time
 _PAGE_PLAIN = 2_000  # the same without bodies
+_SHAPES = 4_096  # looked up in one statement
 
 _decode = msgspec.json.Decoder().decode
 
@@ -182,10 +185,14 @@ class Replay:
 
     def _by_index(self, patterns: Sequence[Pattern]) -> list[tuple[int, int]] | None:
         """All matches as (seq, doc) from the index, in seq order; None where the log is cheaper."""
-        budget = min(MATCHES_MAX, self.upto - self._since)
+        changes = self.upto - self._since
+        budget = min(MATCHES_MAX, changes)
         with self._database.snapshot() as connection:
-            selection = select(connection, self._queries, self._barrel, patterns)
-            if selection.ranges is None or len(selection.ranges) > max(RANGES_MIN, budget):
+            if self._leaves:
+                self._check_kept(connection, self._since)
+            shapes_max = max(SHAPES_MIN, min(SHAPES_MAX, SHAPES_A_CHANGE * changes))
+            selection = select(connection, self._queries, self._barrel, patterns, shapes_max)
+            if selection is None:
                 return None  # it may be anywhere, or there is more to look up than there are changes
 
             def run(statement: str, *parameters: Any) -> Sequence[Any]:
@@ -198,7 +205,7 @@ class Replay:
             found = []
             numbers = list(standing)
             for begin in range(0, len(numbers), _PAGE):
-                chunk = msgspec.json.encode(numbers[begin : begin + _PAGE]).decode()
+                chunk = self._queries.as_list(numbers[begin : begin + _PAGE])
                 for row in run(self._queries.seqs_by_number, self._barrel, chunk):
                     if self._since < row[1] <= self.upto:
                         found.append((row[1], row[0]))
@@ -208,14 +215,19 @@ class Replay:
 
     def _standing(self, run: Any, selection: Selection, budget: int) -> dict[int, int] | None:
         found: dict[int, int] = {}
-        for each in selection.ranges or ():
-            rows = run(self._queries.paths_between, each.shape, each.low, each.high, budget + 1)
+        for (low, high), numbers in _chunks(selection, self._queries.as_list):
+            rows = run(self._queries.paths_between, numbers, low, high, budget + 1)
             for doc, seq in rows:
                 found[doc] = min(seq, found.get(doc, seq))
             if len(rows) > budget or len(found) > budget:
                 return None
+        for low_id, high_id in selection.id_spans:
+            rows = run(self._queries.docs_between, self._barrel, low_id, high_id, budget + 1)
+            found.update((row[0], row[0]) for row in rows)
+            if len(rows) > budget or len(found) > budget:
+                return None
         if selection.ids:
-            for row in run(self._queries.docs_by_id, self._barrel, msgspec.json.encode(selection.ids).decode()):
+            for row in run(self._queries.docs_by_id, self._barrel, self._queries.as_list(selection.ids)):
                 found[row[0]] = row[0]
         self._stood = {doc for doc, seq in found.items() if seq <= self._since}
         return found
@@ -224,8 +236,8 @@ class Replay:
         found: dict[int, int] = {}
         if not self._leaves:
             return found
-        for each in selection.ranges or ():
-            rows = run(self._queries.gone_between, each.shape, each.low, each.high, self._since, budget + 1)
+        for (low, high), numbers in _chunks(selection, self._queries.as_list):
+            rows = run(self._queries.gone_between, numbers, low, high, self._since, budget + 1)
             for doc, seq in rows:
                 found[doc] = max(seq, found.get(doc, seq))
             if len(rows) > budget:
@@ -238,7 +250,7 @@ class Replay:
         assert self._matches is not None and self._filter is not None
         chunk = self._matches[self._match_at : self._match_at + self._chunk]
         self._match_at += len(chunk)
-        numbers = msgspec.json.encode([doc for _, doc in chunk]).decode()
+        numbers = self._queries.as_list([doc for _, doc in chunk])
         found = {row[0]: row for row in self._rows(self._queries.docs_by_number, self._barrel, numbers)}
         small = sum(len(row[8] or b"") for row in found.values()) < PAGE_BYTES_MAX // 4
         self._chunk = min(_PAGE, self._chunk * 2) if small else max(1, self._chunk // 2)
@@ -256,9 +268,7 @@ class Replay:
     def _read_log(self) -> None:
         """Log rows since the position: documents that stand under the patterns, and leaves."""
         with self._database.snapshot() as connection:
-            head = connection.exec_driver_sql(self._queries.head, (self._barrel,)).first()
-            if head is None or head[1] > self._read_upto:
-                raise EpochChanged("What is still to be told was forgotten, as it is older than log_kept")
+            self._check_kept(connection, self._read_upto)
             parameters = (self._barrel, self._read_upto, self.upto, _PAGE)
             rows, more = bounded(connection.exec_driver_sql(self._queries.tail, parameters), _PAGE, 10)
         entries = [(entry, row) for row in rows if (entry := log_entry(row)) is not None and not entry.purged]
@@ -266,6 +276,11 @@ class Replay:
         for entry, row in entries:
             self._add_entry(entry, row[11], present.get(row[11]))
         self._read_upto = rows[-1][0] if more else self.upto
+
+    def _check_kept(self, connection: Connection, after: int) -> None:
+        head = connection.exec_driver_sql(self._queries.head, (self._barrel,)).first()
+        if head is None or head[1] > after:
+            raise EpochChanged("What is still to be told was forgotten, as it is older than log_kept")
 
     def _add_entry(self, entry: LogEntry, doc: int, present: Any) -> None:
         assert self._filter is not None
@@ -309,8 +324,15 @@ class Replay:
     def _present(self, numbers: set[int]) -> dict[int, Any]:
         if not numbers:
             return {}
-        chunk = msgspec.json.encode(sorted(numbers)).decode()
+        chunk = self._queries.as_list(sorted(numbers))
         return {row[0]: row for row in self._rows(self._queries.docs_by_number, self._barrel, chunk)}
+
+
+def _chunks(selection: Selection, as_list: Any) -> Iterator[tuple[Bounds, Any]]:
+    """The numbers of shapes, as many as are looked up at once, with the bounds of values on them."""
+    for bounds, numbers in selection.shapes.items():
+        for begin in range(0, len(numbers), _SHAPES):
+            yield bounds, as_list(numbers[begin : begin + _SHAPES])
 
 
 def changes_back(

@@ -38,7 +38,7 @@ BarrelKey = Integer
 meta = Table(
     "meta",
     metadata,
-    Column("key", String(64), primary_key=True),
+    Column("key", String(64).with_variant(Text(collation="C"), "postgresql"), primary_key=True),
     Column("value", Text, nullable=False),
 )
 
@@ -187,6 +187,20 @@ publishers = Table(
         autoincrement=False,
     ),
     Column("seq", BigInteger, nullable=False),
+    Column("at", Float, nullable=False),  # Unix time in seconds at which the broker's process was there last
+    sqlite_with_rowid=False,
+)
+
+# Who does for all processes of a store what only one may do. See `feeds.storage.locks`.
+locks = Table(
+    "locks",
+    metadata,
+    Column("name", Bytewise, primary_key=True),
+    Column("holder", Text, nullable=False),  # "" where nobody has it
+    Column("term", BigInteger, nullable=False),  # how often it was taken
+    Column("beats", BigInteger, nullable=False),  # how often its holders said that they live
+    Column("at", Float, nullable=False),  # Unix time in seconds of the last one, by the database's clock
+    Column("session", Text),  # the name of all of the holder's sessions in the database, where they can be seen
     sqlite_with_rowid=False,
 )
 

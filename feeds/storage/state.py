@@ -9,7 +9,7 @@ import msgspec
 
 from feeds.paths import SURELY_FITS, Leaf, document_leaves, fits, leaf_path
 from feeds.revisions import Revision
-from feeds.storage.schema import DELETED
+from feeds.storage.schema import DELETED, EXPIRED
 from feeds.tree import Node
 from feeds.values import cut_text, encode_value
 
@@ -115,6 +115,7 @@ def state_of(row: Any) -> DocState:
     state = DocState(doc, document_id, seq, leaves, True)
     state.body = body
     state.expires = expires
+    state.expired = bool(flags & EXPIRED)
     return state
 
 

@@ -6,11 +6,19 @@ Parameters are positional, in the order that each statement's comment or its tab
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
+import msgspec
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Column,
     Dialect,
+    Integer,
+    Select,
     Table,
+    Text,
     and_,
     bindparam,
     case,
@@ -26,35 +34,60 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql import ClauseElement
 
+from feeds.storage.batches import Many, copy_of
+from feeds.storage.entries import PAGE_BYTES_MAX
 from feeds.storage.schema import barrels, docs, gone, locals_, log, paths, publishers, revs, shapes, tokens
 
 BODY_BYTES_READ_AHEAD: Any = literal_column("16384")
+
+# Advisory locks of PostgreSQL: "Spil", and which.
+LOCK_CLASS = 0x5370696C
+STORE_LOCK, USE_LOCK, SCHEMA_LOCK = 1, 2, 3
+
+Each = Callable[[str], Any]  # the expression for one of a row's parameters
+
+_NOTHING: Any = literal_column("0")
+_encode = msgspec.json.Encoder().encode
 
 
 class Statements:
     """SQL texts for one dialect."""
 
+    _known: ClassVar[dict[str, Statements]] = {}
+
+    @classmethod
+    def of(cls, dialect: Dialect) -> Statements:
+        """Those for a dialect, compiled once in a process."""
+        return cls._known.setdefault(dialect.name, cls._known.get(dialect.name) or cls(dialect))
+
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self.is_sqlite = dialect.name == "sqlite"
-        self.begin = "BEGIN IMMEDIATE" if dialect.name == "sqlite" else "BEGIN"
 
         barrel: Any = bindparam("barrel")
         doc: Any = bindparam("doc")
         generation: Any = bindparam("generation")
         digest: Any = bindparam("digest")
-        # barrel -> seq, live, deleted, bytes, forgotten, skipped_paths, settings, epoch
-        lock_barrel = select(
-            barrels.c.seq,
-            barrels.c.live,
-            barrels.c.deleted,
-            barrels.c.bytes,
-            barrels.c.forgotten,
-            barrels.c.skipped_paths,
-            barrels.c.settings,
-            barrels.c.epoch,
-        ).where(barrels.c.barrel == barrel, barrels.c.dropped == literal_column("0"))
-        self.lock_barrel = self.sql(lock_barrel.with_for_update(), "barrel")
+        # barrels -> barrel, seq, live, deleted, bytes, forgotten, skipped_paths, settings, epoch: locked in the order
+        # of their keys, so that two processes never wait for each other.
+        lock_barrels = (
+            select(
+                barrels.c.barrel,
+                barrels.c.seq,
+                barrels.c.live,
+                barrels.c.deleted,
+                barrels.c.bytes,
+                barrels.c.forgotten,
+                barrels.c.skipped_paths,
+                barrels.c.settings,
+                barrels.c.epoch,
+            )
+            .where(self.among(barrels.c.barrel, "barrels"), barrels.c.dropped == literal_column("0"))
+            .order_by(barrels.c.barrel)
+        )
+        self.lock_barrels = self.sql(lock_barrels.with_for_update(key_share=True), "barrels")
+        # What is no barrel's own (names, notes, cursors, publishers) is changed by one process at a time.
+        self.lock_store = None if self.is_sqlite else f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {STORE_LOCK})"
         self.save_barrel = self.sql(
             update(barrels)
             .values({name: bindparam("new_" + name) for name in ("seq", "live", "deleted", "bytes", "skipped_paths")})
@@ -108,82 +141,48 @@ class Statements:
         )
 
         self.insert_doc = self.insert(docs)
-        self.update_doc = self.sql(
-            update(docs)
-            .values(
-                {
-                    name: bindparam("new_" + name)
-                    for name in ("seq", "generation", "digest", "flags", "others", "expires")
-                }
-            )
-            .where(docs.c.barrel == barrel, docs.c.doc == doc),
-            *(
-                "new_seq",
-                "new_generation",
-                "new_digest",
-                "new_flags",
-                "new_others",
-                "new_expires",
-                "barrel",
-                "doc",
+        changed = [docs.c[name] for name in ("seq", "generation", "digest", "flags", "others", "expires")]
+        self.update_doc = self.many(
+            lambda each: (
+                update(docs)
+                .values({column.name: each(f"new_{column.name}") for column in changed})
+                .where(docs.c.barrel == each("barrel"), docs.c.doc == each("doc"))
             ),
+            {f"new_{column.name}": column for column in changed} | {"barrel": docs.c.barrel, "doc": docs.c.doc},
         )
         self.delete_doc = self.sql(delete(docs).where(docs.c.barrel == barrel, docs.c.doc == doc), "barrel", "doc")
         self.insert_rev = self.insert(revs)
         self.upsert_rev = self.upsert(revs, "parent", "flags", "seq", "body")
-        self.link_rev = self.sql(
-            update(revs)
-            .values(parent=bindparam("new_parent"))
-            .where(
-                revs.c.barrel == barrel,
-                revs.c.doc == doc,
-                revs.c.generation == generation,
-                revs.c.digest == digest,
-            ),
-            *("new_parent", "barrel", "doc", "generation", "digest"),
+        rev_key = {name: revs.c[name] for name in ("barrel", "doc", "generation", "digest")}
+
+        def this_rev(each: Each) -> Any:
+            return and_(*(column == each(name) for name, column in rev_key.items()))
+
+        self.link_rev = self.many(
+            lambda each: update(revs).values(parent=each("new_parent")).where(this_rev(each)),
+            {"new_parent": revs.c.parent} | rev_key,
         )
-        self.delete_rev = self.sql(
-            delete(revs).where(
-                revs.c.barrel == barrel,
-                revs.c.doc == doc,
-                revs.c.generation == generation,
-                revs.c.digest == digest,
-            ),
-            *("barrel", "doc", "generation", "digest"),
-        )
-        self.delete_told_rev = self.sql(
-            delete(revs).where(
-                revs.c.barrel == barrel,
-                revs.c.doc == doc,
-                revs.c.generation == generation,
-                revs.c.digest == digest,
-                revs.c.seq <= bindparam("told"),
-            ),
-            *("barrel", "doc", "generation", "digest", "told"),
+        self.delete_rev = self.many(lambda each: delete(revs).where(this_rev(each)), rev_key)
+        self.delete_told_rev = self.many(
+            lambda each: delete(revs).where(this_rev(each), revs.c.seq <= each("told")),
+            rev_key | {"told": revs.c.seq},
         )
         self.delete_revs = self.sql(delete(revs).where(revs.c.barrel == barrel, revs.c.doc == doc), "barrel", "doc")
+        line = {"barrel": revs.c.barrel, "doc": revs.c.doc, "generation": revs.c.generation, "told": revs.c.seq}
+
+        def old_of(each: Each) -> Any:
+            return and_(
+                revs.c.barrel == each("barrel"),
+                revs.c.doc == each("doc"),
+                revs.c.generation <= each("generation"),
+                revs.c.seq <= each("told"),
+            )
+
         # Of a document with one leaf: what lies deeper than revs_limit, and has been told.
-        self.stem_line = self.sql(
-            delete(revs).where(
-                revs.c.barrel == barrel,
-                revs.c.doc == doc,
-                revs.c.generation <= generation,
-                revs.c.seq <= bindparam("told"),
-            ),
-            *("barrel", "doc", "generation", "told"),
-        )
+        self.stem_line = self.many(lambda each: delete(revs).where(old_of(each)), line)
         # Of a document with one leaf: superseded bodies that the publisher has told.
-        self.compact_line = self.sql(
-            update(revs)
-            .values(body=null())
-            .where(
-                revs.c.barrel == barrel,
-                revs.c.doc == doc,
-                revs.c.generation <= generation,
-                revs.c.seq <= bindparam("told"),
-                revs.c.body.isnot(None),
-            ),
-            *("barrel", "doc", "generation", "told"),
+        self.compact_line = self.many(
+            lambda each: update(revs).values(body=null()).where(old_of(each), revs.c.body.isnot(None)), line
         )
         self.insert_log = self.insert(log)
 
@@ -218,7 +217,6 @@ class Statements:
         self.delete_local = self.sql(
             delete(locals_).where(locals_.c.barrel == barrel, locals_.c.id == bindparam("id")), "barrel", "id"
         )
-        self.upsert_publisher = self.upsert(publishers, "seq")
         self.told = self.sql(select(func.min(publishers.c.seq)).where(publishers.c.barrel == barrel), "barrel")
 
     def sql(self, statement: ClauseElement, *order: str) -> str:
@@ -240,36 +238,96 @@ class Statements:
         assert hinted != found, "the statement reads docs first"
         return hinted
 
-    def insert(self, table: Table) -> str:
-        """Insert a row given as a tuple of all columns."""
-        return self.sql(
-            insert(table).values({column.name: bindparam(column.name) for column in table.c}),
-            *(column.name for column in table.c),
-        )
+    def many(self, make: Callable[[Each], Any], parameters: Mapping[str, Column[Any]]) -> Many:
+        """A statement that is run for many rows. `make` builds it of an expression for each of a row's parameters,
+        which come in the order that is given here, of the types of these columns."""
+        one = self.sql(make(lambda name: bindparam(name, type_=parameters[name].type)), *parameters)
+        if self.is_sqlite:
+            return Many(one)
+        rows = self._rows(parameters)
+        return Many(one, self.sql(make(lambda name: rows.c[name]), *parameters))
 
-    def upsert(self, table: Table, *changed: str) -> str:
-        """Insert a row of all columns, or change these columns of the one that is there."""
-        make: Any = sqlite_insert if self._dialect.name == "sqlite" else postgresql_insert
-        statement = make(table).values({column.name: bindparam(column.name) for column in table.c})
-        statement = statement.on_conflict_do_update(
-            index_elements=list(table.primary_key.columns),
-            set_={name: statement.excluded[name] for name in changed},
-        )
-        return self.sql(statement, *(column.name for column in table.c))
+    def insert(self, table: Table) -> Many:
+        """Insert rows given as tuples of all columns."""
+        return self._insert(table, copied=True)
 
-    def insert_missing(self, table: Table) -> str:
-        """Insert a row given as a tuple of all columns, unless one of its key is there."""
-        make: Any = sqlite_insert if self._dialect.name == "sqlite" else postgresql_insert
-        statement = make(table).values({column.name: bindparam(column.name) for column in table.c})
-        return self.sql(statement.on_conflict_do_nothing(), *(column.name for column in table.c))
+    def upsert(self, table: Table, *changed: str) -> Many:
+        """Insert rows of all columns, or change these columns of those that are there."""
+        return self._insert(table, changed=changed)
+
+    def insert_missing(self, table: Table) -> Many:
+        """Insert rows given as tuples of all columns, unless one of its key is there."""
+        return self._insert(table, missing=True)
+
+    def _insert(
+        self, table: Table, *, changed: Sequence[str] = (), missing: bool = False, copied: bool = False
+    ) -> Many:
+        make: Any = sqlite_insert if self.is_sqlite else postgresql_insert
+        columns = {column.name: column for column in table.c}
+
+        def whole(statement: Any) -> Any:
+            if missing:
+                return statement.on_conflict_do_nothing()
+            if changed:
+                return statement.on_conflict_do_update(
+                    index_elements=list(table.primary_key.columns),
+                    set_={name: statement.excluded[name] for name in changed},
+                )
+            return statement
+
+        binds = {name: bindparam(name, type_=column.type) for name, column in columns.items()}
+        one = self.sql(whole(make(table).values(binds)), *columns)
+        if self.is_sqlite:
+            return Many(one)
+        rows = self._rows(columns)
+        arrays = whole(make(table).from_select(list(columns), select(*(rows.c[name] for name in columns))))
+        return Many(one, self.sql(arrays, *columns), copy_of(table) if copied else None)
+
+    def _rows(self, parameters: Mapping[str, Column[Any]]) -> Any:
+        """Rows given as an array for each of their columns."""
+        arrays = [bindparam(name, type_=ARRAY(_plain(column))) for name, column in parameters.items()]
+        return func.unnest(*arrays).table_valued(*parameters, name="given").render_derived()
+
+    def as_list(self, values: Sequence[Any]) -> Any:
+        """A list in the form in which it is bound for `among`."""
+        return _encode(values).decode() if self.is_sqlite else list(values)
 
     def among(self, column: Any, name: str) -> Any:
         """The column is one of a list that is bound as one parameter, in the form of `as_list`."""
-        if self._dialect.name == "sqlite":
+        if self.is_sqlite:
             each = func.json_each(bindparam(name)).table_valued("value")
             return column.in_(select(each.c.value))
-        return column == func.any(bindparam(name))
+        return column == func.any(bindparam(name, type_=ARRAY(_plain(column))))
 
-    def _delete_path(self, table: Table) -> str:
-        key = ("shape", "value", "doc", "places")
-        return self.sql(delete(table).where(*(table.c[name] == bindparam(name) for name in key)), *key)
+    def page(self, query: Select[Any], body: Any, by: Any, *order: str, back: bool = False) -> str:
+        """As `sql`, of a query for a page of rows with a body each, in the order of `by` or back.
+
+        psycopg reads a result as a whole: the server has to stop at the bound on bytes that `entries.bounded` knows.
+        """
+        if self.is_sqlite:
+            return self.sql(query, *order)
+        asked = list(query.selected_columns)
+        rows = query.add_columns(
+            by.label("place"), func.coalesce(func.length(body), _NOTHING).label("size")
+        ).subquery()
+        *columns, place, size = rows.c
+        placed = place.desc() if back else place
+        before = func.sum(size).over(order_by=placed) - size
+        *columns, place, _, so_far = select(*rows.c, before.label("so_far")).subquery().c
+        assert len(columns) == len(asked)
+        fitting = select(*columns).where(so_far < literal_column(str(PAGE_BYTES_MAX)))
+        return self.sql(fitting.order_by(place.desc() if back else place), *order)
+
+    def _delete_path(self, table: Table) -> Many:
+        key = {name: table.c[name] for name in ("shape", "value", "doc", "places")}
+        return self.many(
+            lambda each: delete(table).where(*(column == each(name) for name, column in key.items())), key
+        )
+
+
+def _plain(column: Any) -> Any:
+    """The type of a column without its collation, which an array cannot have."""
+    kind = column.type
+    if isinstance(kind, Text):
+        return Text()
+    return BigInteger() if isinstance(kind, Integer) else kind

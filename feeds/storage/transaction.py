@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from feeds.errors import Damaged, NotFound, SpileError, TokenReused
 from feeds.storage.apply import apply
+from feeds.storage.session import Read, Session
 from feeds.storage.shapes import ShapeNumbers
 from feeds.storage.state import decode
 from feeds.storage.statements import Statements
@@ -27,6 +28,14 @@ class Operation(Protocol):
 
     @property
     def weight(self) -> int: ...
+
+    @property
+    def barrels(self) -> Sequence[int]:
+        """The barrels that it writes to, as far as they are known before."""
+
+    @property
+    def store_wide(self) -> bool:
+        """Whether it writes to what is no barrel's own."""
 
     def run(self, transaction: Transaction) -> Any: ...
 
@@ -46,6 +55,14 @@ class Writes:
     @property
     def weight(self) -> int:
         return len(self.writes)
+
+    @property
+    def barrels(self) -> Sequence[int]:
+        return (self.barrel,)
+
+    @property
+    def store_wide(self) -> bool:
+        return False
 
     def run(self, transaction: Transaction) -> list[Outcome]:
         work = transaction.work(self.barrel, self.name)
@@ -72,6 +89,8 @@ class Task:
     """Anything else that is done inside a transaction."""
 
     call: Callable[[Transaction], Any]
+    barrels: Sequence[int] = ()
+    store_wide: bool = True
     future: Future[Any] = field(default_factory=Future)
     size: int = 0
 
@@ -88,34 +107,69 @@ class Transaction:
 
     def __init__(
         self,
-        connection: Connection,
+        session: Session,
         statements: Statements,
         shapes: ShapeNumbers,
         now: float,
         backlog_max: int,
     ) -> None:
         self.backlog_max = backlog_max
-        self.connection = connection
+        self.session = session
         self.statements = statements
         self.shapes = shapes
         self.now = now
         self.works: dict[int, BarrelWork] = {}
         self.released: list[BarrelWork] = []
+        self._locked: dict[int, Sequence[Any]] = {}  # rows of barrels, as long as nothing was written to them
+
+    @property
+    def connection(self) -> Connection:
+        """For what is asked seldom, and in SQLAlchemy's words."""
+        return self.session.connection
+
+    def begin(self, group: Sequence[Operation]) -> None:
+        """Open the transaction for these operations: lock what they write to, and read the documents of writes.
+
+        Everyone locks in one order: what is store-wide, then barrels by their keys, then rows of these barrels. So
+        two processes never wait for each other.
+        """
+        barrels = sorted({barrel for operation in group for barrel in operation.barrels})
+        ids: dict[int, list[str]] = {}
+        names: dict[int, str] = {}
+        for operation in group:
+            if isinstance(operation, Writes):
+                names[operation.barrel] = operation.name
+                ids.setdefault(operation.barrel, []).extend([write.id for write in operation.writes])
+        wanted = {barrel: list(dict.fromkeys(found)) for barrel, found in ids.items()}
+        statements, reads = self.statements, list[Read]()
+        if statements.lock_store is not None and any(operation.store_wide for operation in group):
+            reads.append((statements.lock_store, ()))
+        if barrels:
+            reads.append((statements.lock_barrels, (statements.as_list(barrels),)))
+        reads += [(statements.find_docs, (barrel, statements.as_list(found))) for barrel, found in wanted.items()]
+        results = self.session.begin(reads)
+        if barrels:
+            self._locked = {row[0]: row[1:] for row in results[-1 - len(wanted)]}
+        for (barrel, found), rows in zip(wanted.items(), results[len(results) - len(wanted) :], strict=True):
+            if barrel in self._locked:  # else each operation is told so when it runs
+                self.work(barrel, names[barrel]).take(found, rows)
 
     def execute(self, statement: str, *parameters: Any) -> list[Any]:
         """The rows of a statement (none of one that gives none)."""
-        result = self.connection.exec_driver_sql(statement, parameters)
-        return list(result.all()) if result.returns_rows else []
+        return self.session.rows(statement, parameters)
 
     def work(self, barrel: int, name: str) -> BarrelWork:
         """The work on one barrel, its row locked; NotFound if it was dropped."""
         found = self.works.get(barrel)
         if found is None:
-            rows = self.execute(self.statements.lock_barrel, barrel)
-            if not rows:
-                raise NotFound(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
+            row = self._locked.pop(barrel, None)
+            if row is None:
+                rows = self.execute(self.statements.lock_barrels, self.statements.as_list([barrel]))
+                if not rows:
+                    raise NoBarrel(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
+                row = rows[0][1:]
             found = BarrelWork(
-                self.connection, self.statements, self.shapes, barrel, name, rows[0], self.now, self.backlog_max
+                self.session, self.statements, self.shapes, barrel, name, row, self.now, self.backlog_max
             )
             self.works[barrel] = found
         return found
@@ -142,11 +196,16 @@ class Transaction:
         if work is not None:
             work.flush()
             self.released.append(work)
+        self._locked.pop(barrel, None)
 
     def flush(self) -> None:
         """Write what the barrels collected."""
         for work in self.works.values():
             work.flush()
+
+
+class NoBarrel(NotFound):
+    """There is no such barrel, or not any more."""
 
 
 class RememberedRefusal(SpileError):

@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import and_, bindparam, delete, exists, literal_column, null, or_, select, tuple_, update
 
 from feeds.storage.schema import DELETED, barrels, docs, gone, log, revs, shapes, tokens
-from feeds.storage.statements import Statements
+from feeds.storage.statements import Each, Statements
 
 _NOTHING: Any = literal_column("0")
 
@@ -50,30 +50,27 @@ class Upkeep:
             *("barrel", "after", "upto", "row_limit"),
         )
         self.move_forgotten = sql(
-            update(barrels).values(forgotten=bindparam("seq")).where(barrels.c.barrel == barrel), "seq", "barrel"
+            update(barrels)
+            .values(forgotten=bindparam("seq"))
+            .where(barrels.c.barrel == barrel, barrels.c.forgotten < bindparam("below")),
+            *("seq", "barrel", "below"),
         )
         self.delete_log = sql(
             delete(log).where(log.c.barrel == barrel, log.c.seq <= bindparam("seq")), "barrel", "seq"
         )
 
-        this_rev = and_(
-            revs.c.barrel == barrel,
-            revs.c.doc == bindparam("doc"),
-            revs.c.generation == bindparam("generation"),
-            revs.c.digest == bindparam("digest"),
-        )
+        rev_key = {name: revs.c[name] for name in ("barrel", "doc", "generation", "digest")}
         no_winner = or_(docs.c.generation != revs.c.generation, docs.c.digest != revs.c.digest)
         same_doc = and_(docs.c.barrel == revs.c.barrel, docs.c.doc == revs.c.doc)
-        order = ("barrel", "doc", "generation", "digest")
-        drop_body = update(revs).values(body=null()).where(this_rev, revs.c.body.isnot(None))
-        self.drop_body = sql(drop_body, *order)
+
+        def drop_body(each: Each) -> Any:
+            this_rev = and_(*(column == each(name) for name, column in rev_key.items()))
+            return update(revs).values(body=null()).where(this_rev, revs.c.body.isnot(None))
+
+        self.drop_body = statements.many(drop_body, rev_key)
         # As `drop_body`, where the document has one leaf and this revision is another.
-        self.drop_superseded = sql(
-            drop_body.where(
-                exists(select(docs.c.doc).where(same_doc, docs.c.others.is_(None), no_winner).correlate(revs))
-            ),
-            *order,
-        )
+        superseded = exists(select(docs.c.doc).where(same_doc, docs.c.others.is_(None), no_winner).correlate(revs))
+        self.drop_superseded = statements.many(lambda each: drop_body(each).where(superseded), rev_key)
         # barrel, told, doc, generation, digest, limit -> bodies behind a place that are no winner's
         place = tuple_(revs.c.doc, revs.c.generation, revs.c.digest)
         mark: Any = tuple_(bindparam("doc"), bindparam("generation"), bindparam("digest"))
@@ -102,20 +99,19 @@ class Upkeep:
             *names,
             "row_limit",
         )
-        # shapes -> shape and what its barrel has forgotten
+        # shapes -> shape, what its barrel has forgotten, and the barrel
         self.forgotten_by_shape = sql(
-            select(shapes.c.shape, barrels.c.forgotten)
+            select(shapes.c.shape, barrels.c.forgotten, barrels.c.barrel)
             .select_from(shapes.join(barrels, barrels.c.barrel == shapes.c.barrel))
             .where(statements.among(shapes.c.shape, "shapes")),
             "shapes",
         )
-        self.delete_gone = sql(
-            delete(gone).where(
-                *(key == bindparam(name) for key, name in zip(keys, names, strict=True)),
-                gone.c.seq <= bindparam("upto"),
+        gone_key = dict(zip(names, keys, strict=True))
+        self.delete_gone = statements.many(
+            lambda each: delete(gone).where(
+                *(key == each(name) for name, key in gone_key.items()), gone.c.seq <= each("upto")
             ),
-            *names,
-            "upto",
+            gone_key | {"upto": gone.c.seq},
         )
 
         # before, limit -> keys of old tokens
@@ -127,12 +123,10 @@ class Upkeep:
             .offset(_NOTHING),
             *("before", "row_limit"),
         )
-        self.delete_token = sql(
-            delete(tokens).where(
-                tokens.c.barrel == barrel,
-                tokens.c.scope == bindparam("scope"),
-                tokens.c.key == bindparam("key"),
-                tokens.c.at < bindparam("before"),
+        token_key = {name: tokens.c[name] for name in ("barrel", "scope", "key")}
+        self.delete_token = statements.many(
+            lambda each: delete(tokens).where(
+                *(key == each(name) for name, key in token_key.items()), tokens.c.at < each("before")
             ),
-            *("barrel", "scope", "key", "before"),
+            token_key | {"before": tokens.c.at},
         )

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from sqlalchemy import Connection
-
-from feeds.barrels import BarrelSettings
+from feeds.barrels import settings_of
 from feeds.errors import Damaged
 from feeds.paths import leaf_path
 from feeds.storage.expiry import expiry_time
 from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, MISSING, PURGED
+from feeds.storage.session import Session
 from feeds.storage.shapes import ShapeNumbers
 from feeds.storage.state import (
     DocState,
@@ -39,7 +38,7 @@ class BarrelWork:
 
     def __init__(
         self,
-        connection: Connection,
+        session: Session,
         statements: Statements,
         shapes: ShapeNumbers,
         barrel: int,
@@ -49,7 +48,7 @@ class BarrelWork:
         backlog_max: int,
     ) -> None:
         self._backlog_max = backlog_max
-        self.connection = connection
+        self.session = session
         self.statements = statements
         self.shapes = shapes
         self.barrel = barrel
@@ -77,20 +76,24 @@ class BarrelWork:
 
     def run(self, statement: str, *parameters: Any) -> list[Any]:
         """The rows of a statement."""
-        return list(self.connection.exec_driver_sql(statement, parameters).all())
+        return self.session.rows(statement, parameters)
 
     def run_delete(self, statement: str, key: tuple[Any, ...]) -> None:
         """Run a statement that gives no rows."""
-        self.connection.exec_driver_sql(statement, key).close()
+        self.session.run(statement, key)
 
     def fetch(self, ids: Iterable[str]) -> None:
         """Read the states of documents that are going to be written."""
         wanted = [document_id for document_id in dict.fromkeys(ids) if document_id not in self.states]
         if not wanted:
             return
+        self.take(wanted, self.run(self.statements.find_docs, self.barrel, self.statements.as_list(wanted)))
+
+    def take(self, wanted: Iterable[str], rows: Iterable[Any]) -> None:
+        """Take the states of documents from rows of `find_docs`."""
         for document_id in wanted:
             self.states[document_id] = None
-        for row in self.run(self.statements.find_docs, self.barrel, encode(wanted).decode()):
+        for row in rows:
             self.states[row[0]] = state_of(row)
 
     def find_rev(self, state: DocState, key: Key) -> tuple[str | None, int, int, bytes | None] | None:
@@ -330,10 +333,8 @@ class BarrelWork:
             collected.clear()
 
     def _many(self, statement: str, rows: list[Any]) -> None:
-        if len(rows) == 1:
-            self.connection.exec_driver_sql(statement, tuple(rows[0])).close()
-        elif rows:
-            self.connection.exec_driver_sql(statement, rows).close()
+        if rows:
+            self.session.many(statement, rows)
 
     def _doc_row(self, state: DocState) -> tuple[Any, ...]:
         winner = state.leaves[0]
@@ -376,16 +377,3 @@ class BarrelWork:
             self.statements.delete_told_rev,
             [(self.barrel, state.doc, node.generation, node.digest, told) for node in removed],
         )
-
-
-_settings: dict[str, BarrelSettings] = {}
-
-
-def settings_of(text: str) -> BarrelSettings:
-    """A barrel's settings from their column; parsed once for each text."""
-    found = _settings.get(text)
-    if found is None:
-        if len(_settings) > 1_000:
-            _settings.clear()
-        found = _settings[text] = BarrelSettings.parse(decode(text))
-    return found

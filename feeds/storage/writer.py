@@ -1,7 +1,8 @@
 """The one writer of a store: a thread that takes what waits, and commits it in one transaction.
 
 Each caller is answered by itself: a refused write leaves no trace, and when the transaction as a whole fails, its
-operations are tried one by one, so that a fault is told to the one who caused it.
+operations are tried one by one, so that a fault is told to the one who caused it. What is nobody's fault is told to
+all: a database that is away, or one that went away before it told whether the commit stands.
 """
 
 from __future__ import annotations
@@ -13,16 +14,19 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
 from feeds.body import DOCUMENT_BYTES_MAX
-from feeds.errors import Damaged, NotFound, Overloaded, SpileError, Unavailable
-from feeds.storage.database import Database, translate
+from feeds.errors import Damaged, Overloaded, SpileError, Unavailable
+from feeds.storage.database import Database
+from feeds.storage.refusals import LOST, is_lost, is_repeatable, translate
+from feeds.storage.session import Session
 from feeds.storage.shapes import ShapeNumbers
 from feeds.storage.statements import Statements
-from feeds.storage.transaction import Operation, Task, Transaction, Writes
+from feeds.storage.transaction import NoBarrel, Operation, Task, Transaction, Writes
 from feeds.writes import Outcome, Token, Write
 
 logger = logging.getLogger("spile.writer")
@@ -33,7 +37,20 @@ _LARGE_GROUP = 200  # writes
 GROUP_MAX = 2_000  # writes of one transaction: longer ones make everybody wait without being faster
 GROUP_BYTES_MAX = 32 * 1024 * 1024
 
+TRIES_MAX = 4  # of a transaction that lost against another process's, or whose connection was lost before the commit
+
 CommitHook = Callable[[str, int], None]
+BarrelGone = Callable[[int, str], SpileError | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a transaction did not come to stand, and whom that concerns."""
+
+    error: BaseException
+    again: bool = False  # it may be done again as it is: nothing of it was stored
+    everyone: bool = False  # it is not for one operation's sake, and would meet each by itself as well
+    lost: bool = False  # the way to the database is at fault, which `Reach` tells of
 
 
 class Writer:
@@ -49,7 +66,8 @@ class Writer:
     ) -> None:
         self._waiting_max = waiting_max
         self._backlog_max = backlog_max
-        self._connection = database.connect_writer()
+        self._database = database
+        self._session: Session | None = database.connect_writer()
         self._statements = statements
         self._clock = clock
         self._shapes = ShapeNumbers()
@@ -60,6 +78,9 @@ class Writer:
         self._stopping = False
         self._hooks: tuple[CommitHook, ...] = ()
         self.on_group: Callable[[], None] = lambda: None
+        self.on_commit: CommitHook = lambda barrel, seq: None
+        self.on_gone: BarrelGone = lambda barrel, name: None
+        """Told of a barrel that is not there any more; what it gives is told to the caller instead."""
         self.groups = 0
         self.operations = 0
         self.failures = 0
@@ -99,9 +120,12 @@ class Writer:
         self.submit(operation)
         return operation.future
 
-    def call(self, task: Callable[[Transaction], Any]) -> Any:
-        """Run `task` inside a transaction and wait for its result."""
-        operation = Task(task)
+    def call(self, task: Callable[[Transaction], Any], *barrels: int, store_wide: bool | None = None) -> Any:
+        """Run `task` inside a transaction and wait for its result.
+
+        `barrels` are those that it writes to. Without any it is `store_wide`: it writes to what is no barrel's own.
+        """
+        operation = Task(task, barrels, not barrels if store_wide is None else store_wide)
         self.submit(operation)
         return operation.future.result()
 
@@ -113,6 +137,14 @@ class Writer:
             self._hooks = tuple(each for each in self._hooks if each is not hook)
 
         return remove
+
+    def tell(self, barrel: str, seq: int) -> None:
+        """Tell the hooks that a barrel was written to."""
+        for hook in self._hooks:
+            try:
+                hook(barrel, seq)
+            except Exception:
+                logger.exception("a commit hook failed")
 
     def stats(self) -> dict[str, int]:
         """The queue's depth and what was done."""
@@ -154,7 +186,7 @@ class Writer:
             logger.critical("the writer died: %s", error, exc_info=True)
             self._die(error, group or [])
         finally:
-            self._connection.close()
+            self._let_go()
 
     def _die(self, error: BaseException, taken: list[Operation]) -> None:
         with self._wake:
@@ -186,82 +218,100 @@ class Writer:
     def _commit(self, group: list[Operation]) -> None:
         self.groups += 1
         self.last_group = len(group)
-        transaction = Transaction(self._connection, self._statements, self._shapes, self._clock(), self._backlog_max)
-        if not self._begin(group):
+        fault = self._try(group)
+        for _ in range(1, TRIES_MAX):
+            if fault is None or not fault.again:
+                break
+            fault = self._try(group)
+        if fault is None:
+            self.failure = None
             return
+        if len(group) > 1 and not fault.everyone:
+            for operation in group:
+                self._commit([operation])
+            return
+        self.failures += 1
+        error = fault.error
+        if isinstance(error, DBAPIError):
+            error = translate(error)
+        if not fault.lost:
+            self.failure = str(error)
+        for operation in group:
+            _fail(operation, error)
+
+    def _try(self, group: list[Operation]) -> Fault | None:
+        """Do the operations in one transaction, and answer each; or tell why nothing of it is done."""
         try:
-            self._fetch(transaction, group)
+            session = self._connected()
+            transaction = Transaction(session, self._statements, self._shapes, self._clock(), self._backlog_max)
+            transaction.begin(group)
+        except SpileError as error:
+            return Fault(error, everyone=True, lost=self._database.is_shared)
+        except DBAPIError as error:
+            return self._failed(error, everyone=True)  # it is nobody's fault, and one by one would fail as well
+        try:
             answers = [_run(operation, transaction) for operation in group]
             transaction.flush()
-            self._connection.exec_driver_sql("COMMIT").close()
+        except (DBAPIError, SpileError) as error:
+            return self._failed(error)
         except Exception as error:
-            self._roll_back()
-            if len(group) > 1:
-                for operation in group:
-                    self._commit([operation])
-                return
-            self.failures += 1
-            if isinstance(error, DBAPIError):
-                error = translate(error)
-            elif not isinstance(error, SpileError):
-                logger.error("a write failed: %s", error, exc_info=True)
-            self.failure = str(error)
-            _fail(group[0], error)
-            return
-        self.failure = None
+            logger.error("a write failed: %s", error, exc_info=True)
+            return self._failed(error)
+        try:
+            session.commit()
+        except DBAPIError as error:
+            fault = self._failed(error)
+            return Fault(_unknown(), everyone=True, lost=True) if fault.lost else fault
         self._shapes.committed()
         self.operations += len(group)
         for operation, (answer, refusal) in zip(group, answers, strict=True):
             if refusal is not None:
-                _fail(operation, refusal)
+                _fail(operation, self._refused(operation, refusal))
             else:
                 operation.future.set_result(answer)
         self.on_group()
         self._tell(transaction)
+        return None
 
-    def _begin(self, group: list[Operation]) -> bool:
-        """Open a transaction; where that fails it is nobody's fault, and one by one would fail as well."""
-        try:
-            self._connection.exec_driver_sql(self._statements.begin).close()
-        except DBAPIError as error:
-            self._roll_back()
-            self.failures += 1
-            self.failure = translate(error).reason
-            for operation in group:
-                _fail(operation, translate(error))
-            return False
-        return True
+    def _connected(self) -> Session:
+        """The session, made anew if it was lost; Unavailable while the database is away."""
+        if self._session is not None and not self._session.is_usable():
+            self._let_go()
+        if self._session is None:
+            self._session = self._database.connect_writer()
+        return self._session
 
-    def _fetch(self, transaction: Transaction, group: list[Operation]) -> None:
-        """Read all documents of a group in one statement a barrel."""
-        ids: dict[tuple[int, str], list[str]] = {}
-        for operation in group:
-            if isinstance(operation, Writes):
-                key = (operation.barrel, operation.name)
-                ids.setdefault(key, []).extend([write.id for write in operation.writes])
-        for (barrel, name), wanted in ids.items():
-            try:
-                work = transaction.work(barrel, name)
-            except NotFound:
-                continue  # each operation is told so when it runs
-            work.fetch(wanted)
-
-    def _roll_back(self) -> None:
+    def _failed(self, error: Exception, everyone: bool = False) -> Fault:
+        """Undo what was begun."""
         self._shapes.rolled_back()
-        try:
-            self._connection.exec_driver_sql("ROLLBACK").close()
-        except DBAPIError as error:
-            if "no transaction is active" not in str(error.orig):
-                logger.warning("rolling back failed: %s", error.orig)
+        lost = isinstance(error, DBAPIError) and is_lost(error)
+        if not lost and self._session is not None:
+            try:
+                self._session.rollback()
+            except DBAPIError as other:
+                logger.warning("rolling back failed: %s", other.orig)
+                lost = self._database.is_shared
+        if lost:
+            self._let_go()
+            self._database.reach.on_lost()
+            return Fault(error, again=True, everyone=True, lost=True)
+        return Fault(error, again=isinstance(error, DBAPIError) and is_repeatable(error), everyone=everyone)
+
+    def _let_go(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+    def _refused(self, operation: Operation, refusal: SpileError) -> SpileError:
+        if isinstance(refusal, NoBarrel) and isinstance(operation, Writes):
+            return self.on_gone(operation.barrel, operation.name) or refusal
+        return refusal
 
     def _tell(self, transaction: Transaction) -> None:
         for work in (*transaction.released, *transaction.works.values()):
             if work.seq != work.head_before:
-                for hook in self._hooks:
-                    try:
-                        hook(work.name, work.seq)
-                    except Exception:
-                        logger.exception("a commit hook failed")
+                self.on_commit(work.name, work.seq)
+                self.tell(work.name, work.seq)
 
 
 @contextmanager
@@ -276,6 +326,16 @@ def _no_collections(group: list[Operation]) -> Iterator[None]:
     finally:
         if pause:
             gc.enable()
+
+
+def _unknown() -> Unavailable:
+    """Nobody knows whether the commit stands: the database went away before it said so."""
+    return Unavailable(
+        f"{LOST} during the commit: whether this was stored is not known",
+        hint="Repeat the request. With its token (Idempotency-Key, _token) or its _rev that does no harm in either "
+        "case; without them read first.",
+        outcome="unknown",
+    )
 
 
 def _run(operation: Operation, transaction: Transaction) -> tuple[Any, SpileError | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,12 +24,27 @@ class Clock:
 def rows(store: Store, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
     """What the tables hold."""
     with store.database.reading() as connection:
-        return [tuple(row) for row in connection.exec_driver_sql(sql, parameters).all()]
+        return [tuple(row) for row in connection.exec_driver_sql(_marked(store, sql), parameters).all()]
 
 
 def change(store: Store, sql: str, *parameters: Any) -> None:
     """Change the tables behind the store's back."""
-    store.writer.call(lambda transaction: transaction.execute(sql, *parameters))
+    store.writer.call(lambda transaction: transaction.execute(_marked(store, sql), *parameters))
+
+
+def _marked(store: Store, sql: str) -> str:
+    """The statement with the database's own marks for parameters and bytes."""
+    if store.statements.is_sqlite:
+        return sql
+    return re.sub(r"\bx'([0-9a-f]*)'", r"'\\x\1'::bytea", sql.replace("%", "%%").replace("?", "%s"))
+
+
+def careless(store: Store) -> None:
+    """Commits need not reach the disk, as in a test that shows nothing about that."""
+    if store.statements.is_sqlite:
+        store.writer.call(lambda transaction: None)
+        assert store.writer._session is not None
+        store.writer._session.connection.exec_driver_sql("PRAGMA synchronous = OFF").close()
 
 
 def count(store: Store, table: str) -> int:

@@ -14,7 +14,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from store_tools import Clock, count, refusal
 
-from feeds import Position, Store, Token
+import feeds
+from feeds import CheckReport, Manifest, Position, Store, Token
 from feeds.errors import BadRequest, Damaged, EpochChanged, Exists, NewerSchema, StoreLocked, Unavailable
 
 
@@ -43,6 +44,12 @@ def test_a_backup_restores_to_all_that_was_there(store: Store, tmp_path: Path) -
         assert back.settings == geo.settings
         assert back.head() == geo.head()
         assert back.local_get("cursor").data["at"] == geo.position(7)
+
+
+def test_whatever_the_store_answers_with_can_be_named(store: Store, tmp_path: Path) -> None:
+    assert type(store.backup(tmp_path / "copy.db")) is Manifest
+    assert type(store.check()) is CheckReport
+    assert [name for name in feeds.__all__ if not hasattr(feeds, name)] == []
 
 
 def test_a_restored_store_is_another_in_a_new_epoch(store: Store, tmp_path: Path) -> None:

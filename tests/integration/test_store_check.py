@@ -15,8 +15,8 @@ from feeds import Barrel, Position, Store, parse_patterns
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path, clock=Clock()) as opened:
+def store(database_url: str) -> Iterator[Store]:
+    with Store.open(database_url, clock=Clock()) as opened:
         yield opened
 
 

@@ -102,6 +102,70 @@ def test_a_search_costs_its_page(store: Store, geo: Barrel) -> None:
     assert cost(store, lambda: geo.find("region/r7", limit=10)) < 2_500
 
 
+SHAPES = 3_000  # of one kind
+
+
+@pytest.fixture(scope="module")
+def keyed(store: Store) -> Barrel:
+    """100 documents, each with 30 devices under their ids: 6,000 shapes."""
+    barrel = store.create("keyed")
+    for number in range(100):
+        devices = {f"k{number}-{n}": {"on": number == 50, "v": n} for n in range(SHAPES // 100)}
+        barrel.put({"devices": devices, "n": number}, id=f"d/{number % 10}/{number}")
+    return barrel
+
+
+def statements(store: Store, call: Callable[[], Any]) -> int:
+    """How many statements a call runs, transactions apart."""
+    with store.database.reading() as connection:
+        driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    ran: list[str] = []
+    driver.set_trace_callback(ran.append)
+    try:
+        call()
+    finally:
+        driver.set_trace_callback(None)
+    return sum(each.startswith("SELECT") for each in ran)
+
+
+def test_a_page_over_many_shapes_costs_its_hits_and_not_the_shapes(store: Store, keyed: Barrel) -> None:
+    page = keyed.find("devices/+/on", limit=10)
+    for path in ("devices/+/on", "devices/#", "#"):
+        assert cost(store, lambda path=path: keyed.find(path, limit=10)) < 4_000  # type: ignore[misc]
+        assert cost(store, lambda path=path: keyed.find(path, limit=10, descending=True)) < 4_000  # type: ignore[misc]
+    assert cost(store, lambda: keyed.find("devices/+/on", limit=10, after=page.next)) < 4_000
+    assert cost(store, lambda: keyed.find("devices/k7-3/on/false")) < 500
+    assert cost(store, lambda: keyed.find("_id/d/7/#", limit=5)) < 500
+
+
+def test_many_shapes_are_looked_up_in_few_statements(
+    store: Store, keyed: Barrel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rare = keyed.find("devices/+/on/true")
+    assert len(rare.results) == 30
+    for query in ({}, {"order": "value"}, {"order": "value", "descending": True}):
+        assert statements(store, lambda query=query: keyed.find("devices/+/on/true", **query)) < 60  # type: ignore[misc]
+    assert statements(store, lambda: keyed.find("devices/+/v", order="value", limit=5)) < 30
+    monkeypatch.setattr(replaying, "SHAPES_A_CHANGE", 6_000)  # so that the index is asked
+    assert keyed.replay(0, parse_patterns(["devices/+/on/true"])).remaining == 1
+    assert replayed(keyed, 0, "devices/+/on/true") == ["d/0/50"]
+    assert statements(store, lambda: replayed(keyed, 40, "devices/+/on/true")) < 30
+
+
+def test_a_replay_looks_at_no_more_shapes_than_it_is_worth(store: Store, keyed: Barrel) -> None:
+    head = keyed.head()
+    assert (
+        cost(store, lambda: replayed(keyed, head - 2, "devices/+/on/true")) < 4_000
+    )  # of some 40,000 for all shapes
+
+
+def test_a_replay_by_ids_costs_its_matches(store: Store, keyed: Barrel) -> None:
+    assert len(replayed(keyed, 0, "_id/d/7/#")) == 10
+    assert cost(store, lambda: replayed(keyed, 0, "_id/d/7/#")) < 10 * 150
+    assert cost(store, lambda: replayed(keyed, 0, "_id/d/7/+")) < 10 * 150
+
+
 def test_reading_a_document_costs_no_scan(store: Store, geo: Barrel) -> None:
     assert cost(store, lambda: geo.get("d1234")) < 300
     assert cost(store, lambda: geo.get_many([(f"d{n}", None) for n in range(100)])) < 100 * 100

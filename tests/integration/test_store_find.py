@@ -14,12 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
-from store_tools import refusal
+from store_tools import careless, refusal
 
 from feeds import Barrel, Found, Store
 from feeds.errors import BadRequest
-from feeds.paths import document_leaves, encode_segment, key_path, value_segment
+from feeds.paths import document_leaves, encode_segment, id_levels, key_path, value_segment
 from feeds.patterns import Pattern
+from feeds.storage import hits, ids, selection
 from feeds.values import encode_value
 
 VALUES: list[Any] = [
@@ -54,9 +55,9 @@ names = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with Store.open(tmp_path_factory.mktemp("find")) as opened:
-        opened.writer._connection.exec_driver_sql("PRAGMA synchronous = OFF").close()
+def store(module_database_url: str) -> Iterator[Store]:
+    with Store.open(module_database_url) as opened:
+        careless(opened)
         yield opened
 
 
@@ -144,6 +145,50 @@ def test_a_search_agrees_with_a_look_at_every_document(
         right = wanted(docs, path, order, bound)
         got = pages(barrel, limit, path, order=order, descending=descending, **bound)
         assert typed(got) == typed(right[::-1] if descending else right)
+
+
+KEYED = [
+    *("devices/+/on", "devices/+/on/true", "devices/+/n", "devices/+/+", "devices/#", "#", "devices/k3/on", "+/+/n"),
+    *("devices/1/on", "devices/1/+", "devices/+/l/0", "devices/+/l/+/a", "devices/+/n/1", "devices/k3", "devices"),
+]
+keyed_documents = st.fixed_dictionaries(
+    {
+        "devices": st.one_of(
+            st.dictionaries(
+                st.sampled_from(["1", "2", *(f"k{n}" for n in range(9))]),
+                st.fixed_dictionaries({}, optional={"on": st.booleans(), "n": values, "l": st.just(["a", {"a": 1}])}),
+                max_size=9,
+            ),
+            st.lists(st.fixed_dictionaries({"on": st.booleans()}), max_size=3),
+        )
+    }
+)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+@given(
+    corpus=st.lists(keyed_documents, min_size=1, max_size=6),
+    path=st.sampled_from(KEYED),
+    order=st.sampled_from(["key", "value"]),
+    bound=bounds,
+    sizes=st.sampled_from([(1, 2, 1), (2, 3, 2), (3, 100, 50)]),
+)
+def test_keys_that_are_data_make_many_shapes_that_are_looked_up_together(
+    store: Store, corpus: list[dict[str, Any]], path: str, order: Any, bound: dict[str, Any], sizes: tuple[int, ...]
+) -> None:
+    barrel = store.create(f"f{next(names)}")
+    docs = {f"d{number}": data for number, data in enumerate(corpus)}
+    barrel.bulk([{"_id": id, **data} for id, data in docs.items()])
+    right = wanted(docs, path, order, bound)
+    with pytest.MonkeyPatch.context() as patch:
+        for module, name, size in (
+            *((hits, "_FEW", sizes[0]), (hits, "_MANY", sizes[1]), (hits, "_TOGETHER_MAX", sizes[2])),
+            *((selection, "_PAGE", sizes[0]), (selection, "_PAGE_MAX", sizes[1]), (hits, "_CHUNK_FIRST", sizes[0])),
+        ):
+            patch.setattr(module, name, size)
+        for limit, descending in ((1, False), (2, True), (1000, False), (1000, True)):
+            got = pages(barrel, limit, path, order=order, descending=descending, **bound)
+            assert typed(got) == typed(right[::-1] if descending else right)
 
 
 def typed(hits: list[tuple[str, str, Any]]) -> list[tuple[str, str, str]]:
@@ -241,3 +286,114 @@ def test_long_texts_are_found_exactly_and_nulls_have_a_value(store: Store) -> No
     assert [hit.id for hit in odd.find("L/" + "x" * 150).results] == ["a"]
     assert odd.find("L/" + "x" * 100).results == []
     assert msgspec.json.encode(odd.find("v/null").results) == b'[{"id":"n","path":"v","value":null}]'
+
+
+# -- long texts
+
+
+def test_texts_that_begin_alike_come_in_one_order_on_every_page(geo: Barrel) -> None:
+    """Beyond what the index keeps of a text the order is that of the documents, the same on every page."""
+    alike = [f"{'x' * 97}{end}" for end in ("zz", "é", "aaaa", "", "b" * 9, "aaab")]
+    geo.bulk([{"_id": f"d{number}", "t": text} for number, text in enumerate([*alike, "x" * 96 + "z", "x" * 96])])
+    whole = told(geo.find("t", order="value").results)
+    order = [id for id, _, _ in whole]
+    assert (order[0], order[-1], len(order)) == ("d7", "d6", 8)
+    for limit in (1, 2, 5):
+        assert pages(geo, limit, "t", order="value") == whole
+        assert pages(geo, limit, "t", order="value", descending=True) == whole[::-1]
+
+
+def test_texts_that_begin_alike_are_bounded_in_full(geo: Barrel) -> None:
+    alike = ["x" * 97 + end for end in ("b", "a" * 9, "c", "", "a")]
+    geo.bulk([{"_id": f"d{number}", "t": text} for number, text in enumerate(alike)])
+
+    def between(**bound: Any) -> list[str]:
+        return sorted(id for id, _, _ in pages(geo, 1, "t", order="value", **bound))
+
+    assert between(from_="x" * 97 + "a" * 2) == ["d0", "d1", "d2"]
+    assert between(to="x" * 97 + "a") == ["d3", "d4"]
+    assert between(from_="x" * 97 + "a", to="x" * 97 + "b") == ["d0", "d1", "d4"]
+    assert between(prefix="x" * 97 + "a") == ["d1", "d4"]
+
+
+# -- ids
+
+IDS = [
+    *("fr/paris", "fr/lyon", "fr", "fr/paris/1", "fr!", "fr-x", "de/köln", "DE", "a b", "50%", "x+y", "_design/app"),
+    *("fr/", "fr//x", "1", "z\U0010ffff", "é"),
+]
+
+
+@pytest.fixture(scope="module")
+def named(store: Store) -> Barrel:
+    """A document for each id, two that were deleted, and one that has expired."""
+    barrel = store.create("named", {"ttl_field": "until"})
+    barrel.bulk([{"_id": id, "n": number} for number, id in enumerate([*IDS, "fr/gone", "zz"])])
+    for id in ("fr/gone", "zz"):
+        barrel.delete(id, rev=barrel.get(id).rev)
+    barrel.put({"until": "2001-01-01T00:00:00Z"}, id="fr/expired")
+    return barrel
+
+
+def by_id(path: str, **bound: Any) -> list[str]:
+    """The slow answer: whose path `_id/…` matches, and whose id is within the bounds."""
+    levels = Pattern.parse(path).levels
+    pattern = Pattern(levels if len(levels) > 1 else ("_id", "#"))
+    return [
+        id
+        for id in sorted(IDS, key=str.encode)
+        if pattern.matches(("_id", *id_levels(id).split("/"))) and fits(id, **bound)
+    ]
+
+
+ID_PATHS = [
+    *("_id/#", "_id", "_id/+", "_id/fr/#", "_id/fr/+", "_id/fr/paris", "_id/fr", "_id/+/paris", "_id/fr/+/1"),
+    *(
+        "_id/50%25",
+        "_id/x%2By",
+        "_id/none",
+        "_id/fr/gone",
+        "_id/zz",
+        "_id/_design/+",
+        "_id/%zz",
+        "_id/fr/",
+        "_id/+/#",
+    ),
+]
+
+
+@pytest.mark.parametrize("path", ID_PATHS)
+@pytest.mark.parametrize(
+    "bound",
+    [
+        *({}, {"prefix": "fr"}, {"prefix": ""}, {"from_": "f"}, {"to": "fr"}, {"from_": "a", "to": "fr/paris"}),
+        *({"from_": 1}, {"to": 1}, {"from_": 1, "to": "fr"}, {"from_": "fr", "to": {}}, {"from_": {}, "to": []}),
+    ],
+)
+def test_documents_are_found_by_their_ids_in_order(named: Barrel, path: str, bound: dict[str, Any]) -> None:
+    right = [(id, "_id/" + id_levels(id), id) for id in by_id(path, **bound)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ids, "_PAGE", 2)
+        for order in ("key", "value"):
+            for limit in (1, 3, 1000):
+                assert pages(named, limit, path, order=order, **bound) == right
+                assert pages(named, limit, path, order=order, descending=True, **bound) == right[::-1]
+
+
+def test_documents_found_by_their_ids_come_along_when_asked(named: Barrel) -> None:
+    page = named.find("_id/fr/#", docs=True)
+    assert [msgspec.json.decode(hit.doc)["_id"] for hit in page.results] == [hit.id for hit in page.results]  # type: ignore[arg-type]
+    assert len(page.results) > 3
+    assert page.next is None
+
+
+def test_wildcards_in_the_first_level_mean_what_stands_in_documents(geo: Barrel) -> None:
+    geo.put({"n": 1}, id="x")
+    for path in ("#", "+", "+/#"):
+        assert told(geo.find(path).results) == [("x", "n", 1)]
+    assert geo.find("+/x").results == []
+
+
+def test_a_page_of_ids_is_not_continued_in_another_order(named: Barrel) -> None:
+    after = named.find("_id/#", limit=1).next
+    assert isinstance(refusal(lambda: named.find("_id/#", limit=1, after=after, descending=True)), BadRequest)

@@ -18,8 +18,8 @@ from feeds.storage import replay as replaying
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store.open(tmp_path) as opened:
+def store(database_url: str) -> Iterator[Store]:
+    with Store.open(database_url) as opened:
         yield opened
         problems = opened.check().problems
     assert problems == []

@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from store_tools import Clock, change, count, refusal, replicate, revisions, rows
 
-from feeds import FIRST, Barrel, Position, Store, StoreSettings, Token, Write, parse_patterns
+from feeds import FIRST, Barrel, Position, Store, StoreSettings, Token, Write, Written, parse_patterns
 from feeds.errors import BadRequest, Conflict, Deleted, NotFound
 from feeds.storage import maintenance
 from feeds.storage.work import BODIES_KEPT
@@ -27,8 +27,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[Store]:
-    with Store.open(tmp_path, StoreSettings(publish_backlog_max=10), clock=clock) as opened:
+def store(database_url: str, clock: Clock) -> Iterator[Store]:
+    with Store.open(database_url, StoreSettings(publish_backlog_max=10), clock=clock) as opened:
         yield opened
         problems = opened.check().problems
     assert problems == []
@@ -89,6 +89,7 @@ def test_replicas_that_expire_a_document_agree(store: Store, clock: Clock) -> No
         (at(1_700_000_100), 100),
         ("2023-11-14T23:15:00+01:00", 100),
         ("2023-11-14 22:15:00.5Z", 100.5),
+        ("2023-11-14t22:14:60.123456789z", 100.123456789),
         ("2000-01-01T00:00:00Z", 0),
     ],
 )
@@ -105,13 +106,68 @@ def test_a_document_may_name_when_it_expires(store: Store, clock: Clock, named: 
     assert store.maintain()["expired"] == 1
 
 
-@pytest.mark.parametrize("named", [None, 1_700_000_000, "soon", "", "2023-13-01T00:00:00Z", [], "9" * 100])
-def test_what_is_no_time_never_expires(store: Store, clock: Clock, named: Any) -> None:
+NO_TIMES = [
+    1_700_000_000,
+    "soon",
+    "",
+    "2023-13-01T00:00:00Z",
+    "2023-11-14",
+    "2023-11-14T22:15:00",
+    True,
+    [],
+    "9" * 100,
+]
+
+
+@pytest.mark.parametrize("named", NO_TIMES)
+def test_a_document_that_names_no_time_is_refused_by_the_field(store: Store, named: Any) -> None:
     cache = store.create("cache", {"ttl_field": "until"})
-    cache.put({"until": named}, id="x")
+    first = cache.put({"n": 1}, id="x")
+    outcomes = cache.bulk([{"_id": "y", "until": named}, {"_id": "z"}])
+    for error in (
+        refusal(lambda: cache.put({"until": named}, id="y")),
+        refusal(lambda: cache.put({"until": named}, id="x", rev=first.rev)),
+        refusal(lambda: cache.put({"until": named}, id="x", update=True)),
+        refusal(lambda: cache.merge("x", {"until": named})),
+        outcomes[0],
+    ):
+        assert isinstance(error, BadRequest)
+        assert "'until'" in error.reason
+        assert "2031-05-04T12:00:00Z" in error.hint
+    assert isinstance(outcomes[1], Written)
+    assert cache.get("x").rev == first.rev
+    assert cache.head() == 2
+
+
+@pytest.mark.parametrize("fields", [{}, {"until": None}])
+def test_a_document_that_names_no_end_stays(store: Store, clock: Clock, fields: dict[str, Any]) -> None:
+    cache = store.create("cache", {"ttl_field": "until"})
+    cache.put(fields, id="x")
     clock.now += 100 * 365 * DAY
     assert store.maintain()["expired"] == 0
     assert cache.get("x")
+
+
+@pytest.mark.parametrize("named", NO_TIMES)
+def test_what_others_wrote_is_taken_and_never_expires_if_it_names_no_time(
+    store: Store, clock: Clock, named: Any
+) -> None:
+    cache = store.create("cache", {"ttl_field": "until"})
+    replicate(cache, revisions("x", "a", until=named))
+    clock.now += 100 * 365 * DAY
+    assert store.maintain()["expired"] == 0
+    assert cache.get("x").data["until"] == named
+    assert cache.delete("x", rev="1-a")
+
+
+def test_what_was_written_before_the_field_was_named_is_still_recognised(store: Store) -> None:
+    cache = store.create("cache")
+    first = cache.put({"until": "soon"}, id="x")
+    second = cache.put({"until": "later"}, id="x", rev=first.rev)
+    store.configure("cache", {"ttl_field": "until"})
+    assert cache.put({"until": "later"}, id="x", rev=first.rev).repeated
+    assert cache.merge("x", {"until": "later"}).unchanged
+    assert cache.put({"_deleted": True, "until": "gone"}, id="x", rev=second.rev)
 
 
 def test_the_earlier_of_both_ends_counts_and_an_update_begins_anew(store: Store, clock: Clock) -> None:
@@ -167,6 +223,33 @@ def test_a_write_onto_an_expired_document_finds_it_deleted(store: Store, clock: 
     assert (back.created, back.rev[:2]) == (True, "3-")
     assert cache.delete("y", rev=cache.tail(1)[0].rev).repeated
     assert isinstance(refusal(lambda: cache.put({}, id="x", rev=first.rev)), Conflict)
+
+
+def test_expired_is_told_in_the_same_words_by_whoever_asks(store: Store, clock: Clock) -> None:
+    cache = store.create("cache", {"ttl": 60})
+    first = cache.put({"n": 1}, id="x")
+    gone = cache.put({"n": 1}, id="y")
+    cache.delete("y", rev=gone.rev)
+    clock.now += 61
+    for _ in range(2):
+        told = [
+            refusal(lambda: cache.get("x")),
+            refusal(lambda: cache.merge("x", {"m": 1})),
+            refusal(lambda: cache.delete("x")),
+        ]
+        assert {(type(error), error.reason, error.hint) for error in told} == {
+            (Deleted, "'x' has expired", Deleted.hint)
+        }
+        store.maintain()
+    told = [
+        refusal(lambda: cache.get("y")),
+        refusal(lambda: cache.merge("y", {})),
+        refusal(lambda: cache.delete("y")),
+    ]
+    assert {(error.reason, error.details["rev"]) for error in told} == {
+        ("'y' was deleted", cache.changes().results[0].rev)
+    }
+    assert first.rev != cache.changes().results[1].rev
 
 
 def test_a_round_expires_no_more_than_it_may(store: Store, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 from store_model import Model, Refused, State
+from store_tools import careless
 
 from feeds import Barrel, Row, SpileError, Store, Write
 from feeds.body import canonical
@@ -61,10 +62,11 @@ names = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    with Store.open(tmp_path_factory.mktemp("model")) as opened:
-        opened.writer._connection.exec_driver_sql("PRAGMA synchronous = OFF").close()
+def store(module_database_url: str) -> Iterator[Store]:
+    with Store.open(module_database_url) as opened:
+        careless(opened)
         yield opened
+        assert opened.check().problems == []
 
 
 @dataclass

@@ -84,7 +84,6 @@ def test_the_canonical_form_is_what_it_is() -> None:
         "nul",
         '{"a" 1}',
         "\ufeff{}",
-        '"\\ud800"',
         "01",
         "{}x",
     ],
@@ -95,10 +94,127 @@ def test_what_is_no_json_is_refused_with_a_reason(text: str) -> None:
             read_json(given_text)
 
 
-@pytest.mark.parametrize("text", [b"\xff", b'{"a":"\xc3"}', b'{"\xed\xa0\x80":1}'])
-def test_what_is_no_utf8_is_refused(text: bytes) -> None:
-    with pytest.raises(BadRequest):
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"\xff", "0xff at byte 0"),
+        (b'{"a":"\xc3"}', "0xc3 at byte 6"),
+        (b'{"abc\xff":1}', "0xff at byte 5"),
+        (b'{"a":1} \xff', "0xff at byte 8"),
+        (b'{"\xed\xa0\x80":1}', "a lone surrogate at byte 2"),
+        ("{}".encode("utf-16"), "0xff at byte 0"),
+        (b"\x1f\x8b\x08", "0x8b at byte 1"),
+    ],
+)
+def test_what_is_no_utf8_is_refused_with_its_place(text: bytes, told: str) -> None:
+    for read in (draft, read_json):
+        with pytest.raises(BadRequest) as raised:
+            read(text)
+        assert "is not UTF-8" in raised.value.reason
+        assert raised.value.reason.endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a":"\\ud800"}', "\\ud800 at byte 6"),
+        ('{"a":"\\ud800x"}', "\\ud800 at byte 6"),
+        ('{"a":"\\uD8FFxxxxx"}', "\\uD8FF at byte 6"),
+        ('{"a":"\\ud800\\nxxxxxxxx"}', "\\ud800 at byte 6"),
+        ('{"a":"\\ud800\\ud83d\\ude00"}', "\\ud800 at byte 6"),
+        ('{"a":"\\ud83d\\ude00\\udc00"}', "\\udc00 at byte 18"),
+        ('{"é":"\\ude00"}', "\\ude00 at byte 7"),
+        ('{"\\ude00":1}', "\\ude00 at byte 2"),
+        ('{"a":"\\\\\\ud800"}', "\\ud800 at byte 8"),
+        ('{"é":"\ud800"}', "U+D800 at byte 7"),
+    ],
+)
+def test_a_lone_surrogate_is_refused_with_its_place(text: str, told: str) -> None:
+    forms: list[str | bytes] = [text] if "\ud800" in text else [text, text.encode()]
+    for read in (draft, read_json):
+        for given_text in forms:
+            with pytest.raises(BadRequest) as raised:
+                read(given_text)
+            assert "lone surrogate" in raised.value.reason
+            assert raised.value.reason.endswith(told)
+
+
+@pytest.mark.parametrize("text", ['{"a":"\\ud83d', '{"a":"\\ud83d\\', '{"a":"\\ud83d\\ude', '{"a":"\\\\ud800"'])
+def test_a_text_cut_off_is_told_as_that(text: str) -> None:
+    with pytest.raises(BadRequest, match="ends in the middle"):
         draft(text)
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        ({"a": {"b": ["x", "y\udc00"]}}, "The text at 'a/b/1' holds a lone surrogate: U+DC00 at character 1"),
+        ({"a": [{"\ud800": 1}]}, "The key '\\ud800' holds a lone surrogate: U+D800 at character 0"),
+    ],
+)
+def test_a_lone_surrogate_in_a_mapping_is_told_by_its_path(value: Any, told: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        draft(value)
+    assert raised.value.reason == told
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e999", "9" * 5000])
+def test_a_number_beyond_what_is_kept_is_told_as_that(number: str) -> None:
+    with pytest.raises(BadRequest, match="too large"):
+        draft(f'{{"a":[{number}]}}')
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a":NaN}', "NaN at byte 5"),
+        ('{"a":-Infinity}', "Infinity at byte 6"),
+        ("\ufeff{}", "byte order mark"),
+        ("", "it is empty"),
+        ('{"a":1,}', "trailing comma in object at byte 7"),
+        ('{"a":1 // one\n}', "expected ',' or '}' at byte 7"),
+        ('{"a":1}x', "trailing characters at byte 7"),
+        ('{"a":"\\x"}', "invalid escape character in string at byte 7"),
+        ('{"a":"\\u12"}', "invalid character in unicode escape at byte 10"),
+    ],
+)
+def test_the_usual_mistakes_are_told_by_name(text: str, told: str) -> None:
+    with pytest.raises(BadRequest) as raised:
+        draft(text)
+    assert told in raised.value.reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1,"a":1}',
+        '{"x":[{"a":1,"b":2,"a":3}]}',
+        '{"_id":"a:b","_id":"a:b"}',
+        '{"_id":"x","_rev":"1-a:b","_revisions":{"start":1,"start":1,"ids":["a:b"]},"a":1}',
+        '{"a":1,"\\u0061":2}',
+        '{"a":"\\u003A","b":1,"b":2}',
+        '{"é":1,"é":2}',
+        '{"":1,"":2}',
+    ],
+)
+def test_a_key_twice_in_one_object_is_refused_by_name(text: str) -> None:
+    for read in (draft, read_json):
+        with pytest.raises(BadRequest, match=r"has the key '.*' twice in one object"):
+            read(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":{"a":1},"b":[{"a":2},{"a":3}]}',
+        '{"_id":"::","_rev":"2-:","_revisions":{"start":2,"ids":[":",":x"]},"_history":[{"rev":"1-:"}],"a":":"}',
+        '{"a:":":\\u003a\\":","b\\":":1}',
+        '{"é":1,"e\u0301":2}',
+    ],
+)
+def test_keys_and_colons_elsewhere_are_taken(text: str) -> None:
+    assert draft(text).body
+    assert read_json(text) == json.loads(text)
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "meta",
-        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("key", sa.String(length=64).with_variant(sa.Text(collation="C"), "postgresql"), nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("key", name="pk_meta"),
     )
@@ -138,6 +138,17 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "locks",
+        sa.Column("name", bytewise(), nullable=False),
+        sa.Column("holder", sa.Text(), nullable=False),
+        sa.Column("term", sa.BigInteger(), nullable=False),
+        sa.Column("beats", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("session", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("name", name="pk_locks"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "tokens",
         sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("scope", bytewise(), nullable=False),
@@ -154,6 +165,7 @@ def upgrade() -> None:
         sa.Column("broker", bytewise(), nullable=False),
         sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
         sa.ForeignKeyConstraint(["barrel"], ["barrels.barrel"], name="fk_publishers_barrel", ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("broker", "barrel", name="pk_publishers"),
         sqlite_with_rowid=False,

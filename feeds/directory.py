@@ -1,0 +1,128 @@
+"""The barrels of a store by their names, as one process knows them, and what others made of them meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from feeds.barrel import Barrel
+from feeds.barrels import settings_of
+from feeds.errors import NotFound, SpileError, Unavailable
+
+if TYPE_CHECKING:
+    from feeds.store import Store
+
+Listed = Sequence[tuple[str, int, int, str]]  # name, key, head, settings of every barrel
+
+
+class Known(NamedTuple):
+    """A barrel as it was when it was last looked at."""
+
+    key: int
+    head: int
+    settings: str
+
+
+class Directory:
+    """Barrels by name. Thread-safe.
+
+    A `Barrel` is one life of a barrel, named by its key, which is never given again; only which life has a name can
+    change. A write is sure of it, since it finds out under the lock of the barrel's row. Readers in other processes
+    are told by the next look.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._held: dict[str, Barrel] = {}
+        self._drops = 0
+        self._guard = threading.Lock()
+        self._known: dict[str, Known] = {}
+        self.changing = threading.RLock()
+        """Held while barrels are made, configured or dropped here, so that no look sees half of it."""
+
+    def begin(self) -> None:
+        """Take over how the barrels stand, of which nobody has to be told."""
+        with self._store.database.reading() as connection:
+            rows = connection.exec_driver_sql(self._store.queries.directory).all()
+        self.look(lambda: [(name, key, head, settings) for name, key, head, settings in rows])
+
+    def barrel(self, name: str) -> Barrel:
+        """The barrel of this name; NotFound if there is none."""
+        found = self._held.get(name)
+        if found is not None:
+            return found
+        drops = self._drops
+        row = self._row(name)
+        barrel = Barrel(self._store, row[0], row[1], row[2], settings_of(row[9]))
+        with self._guard:
+            if drops != self._drops:
+                return barrel  # it may be gone again: not to be remembered
+            return self._held.setdefault(name, barrel)
+
+    def forget(self, name: str) -> None:
+        """The name may mean another barrel, or none."""
+        with self._guard:
+            self._drops += 1
+            self._held.pop(name, None)
+        self._known.pop(name, None)
+
+    def stands(self, barrel: Barrel, settings: str) -> None:
+        """A barrel was made or configured here."""
+        barrel.settings = settings_of(settings)
+        known = self._known.get(barrel.name)
+        self._known[barrel.name] = Known(barrel.key, known.head if known is not None else 0, settings)
+
+    def committed(self, name: str, seq: int) -> None:
+        """This process wrote to a barrel: its own hooks are told already."""
+        known = self._known.get(name)
+        if known is not None and seq > known.head:
+            self._known[name] = known._replace(head=seq)
+
+    def gone(self, key: int, name: str) -> SpileError | None:
+        """A write found its barrel gone: if that is news, another process dropped it, and may have made it anew."""
+        with self._guard:
+            held = self._held.get(name)
+            if held is None or held.key != key:
+                return None
+            self._drops += 1
+            del self._held[name]
+        return Unavailable(f"The barrel {name!r} was dropped by another process just now", hint="Send it again.")
+
+    def look(self, read: Callable[[], Listed]) -> tuple[list[tuple[str, str]], list[tuple[str, int]]]:
+        """Take over how the barrels stand; what others did as (what, name), and new heads as (name, seq)."""
+        told: list[tuple[str, str]] = []
+        heads: list[tuple[str, int]] = []
+        with self.changing:
+            before, now = self._known, {name: Known(key, head, text) for name, key, head, text in read()}
+            self._known = now
+            for name, was in before.items():
+                if name not in now or now[name].key != was.key:
+                    with self._guard:
+                        self._drops += 1
+                        self._held.pop(name, None)
+                    told.append(("dropped", name))
+            for name, known in now.items():
+                old = before.get(name)
+                if old is None or old.key != known.key:
+                    told.append(("created", name))
+                    old = None
+                elif old.settings != known.settings:
+                    self._settle(name, known)
+                    told.append(("configured", name))
+                if known.head > (0 if old is None else old.head):
+                    heads.append((name, known.head))
+        return told, heads
+
+    def _settle(self, name: str, known: Known) -> None:
+        with self._guard:
+            held = self._held.get(name)
+            if held is not None and held.key == known.key:
+                held.settings = settings_of(known.settings)
+
+    def _row(self, name: str) -> Any:
+        with self._store.database.reading() as connection:
+            row = connection.exec_driver_sql(self._store.queries.barrel, (name,)).first()
+        if row is None:
+            raise NotFound(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
+        return row
