@@ -18,7 +18,11 @@ _HINT = "Write mqtt://HOST:PORT/BARREL, http://HOST:PORT/BARREL, sqlite:///FOLDE
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A barrel behind a network address. `kind` is `mqtt` or `websocket`; `prefix` is the path before `/barrels`."""
+    """A barrel behind a network address.
+
+    `kind` is `mqtt` or `websocket`. `prefix` is the path before `/barrels`, or on MQTT the levels (with a closing
+    `/`) before all topics of a service that shares its broker.
+    """
 
     kind: str
     host: str
@@ -34,7 +38,7 @@ class Address:
         scheme = ("mqtts" if self.tls else "mqtt") if self.kind == "mqtt" else ("wss" if self.tls else "ws")
         host = f"[{self.host}]" if ":" in self.host else self.host
         if self.kind == "mqtt":
-            return f"{scheme}://{host}:{self.port}/{quote(self.barrel, safe='')}"
+            return f"{scheme}://{host}:{self.port}/{self.prefix}{quote(self.barrel, safe='')}"
         return f"{scheme}://{host}:{self.port}{self.prefix}/barrels/{quote(self.barrel, safe='')}/feed"
 
 
@@ -49,8 +53,9 @@ class StorePlace:
 def parse_address(url: str) -> Address | StorePlace:
     """The address that a URL names; BadRequest says how one is written.
 
-    `mqtt(s)://…/BARREL`; `ws(s)://` or `http(s)://…/BARREL`, `…/barrels/BARREL` or `…/barrels/BARREL/feed`;
-    `sqlite:///…#BARREL`, or a folder with `#BARREL`. A barrel's own `/` is written %2F.
+    `mqtt(s)://…/BARREL`, or `…/PREFIX/BARREL` where the service has a prefix of topics; `ws(s)://` or
+    `http(s)://…/BARREL`, `…/barrels/BARREL` or `…/barrels/BARREL/feed`; `sqlite:///…#BARREL`, or a folder with
+    `#BARREL`. A barrel's own `/` is written %2F.
     """
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower()
@@ -64,8 +69,8 @@ def parse_address(url: str) -> Address | StorePlace:
     if not host:
         raise BadRequest(f"{_shown(url)} names no host.", hint=_HINT)
     mqtt = scheme in _MQTT
-    prefix, barrel = ("", parts.path.strip("/")) if mqtt else _barrel_in(parts.path)
-    if not barrel or "/" in barrel:
+    prefix, barrel = _prefix_and_barrel(parts.path) if mqtt else _barrel_in(parts.path)
+    if not barrel or "/" in barrel or "//" in prefix:
         raise BadRequest(f"{_shown(url)} names no barrel.", hint=_HINT)
     return Address(
         kind="mqtt" if mqtt else "websocket",
@@ -77,6 +82,12 @@ def parse_address(url: str) -> Address | StorePlace:
         password=unquote(parts.password) if parts.password else None,
         prefix=prefix,
     )
+
+
+def _prefix_and_barrel(path: str) -> tuple[str, str]:
+    """The last level, and those before it with a closing `/`."""
+    before, slash, barrel = path.strip("/").rpartition("/")
+    return unquote(before) + slash, barrel
 
 
 def _barrel_in(path: str) -> tuple[str, str]:

@@ -46,10 +46,11 @@ class MqttLink:
         self._client_id = client_id or f"spile-listen-{secrets.token_hex(6)}"
         client = f"{encode_segment(address.user or 'anonymous')}/{encode_segment(self._client_id)}"
         tail = f"{encode_segment(address.barrel)}/{encode_segment(stream)}"
-        self._open_topic = f"from/{client}/stream/{tail}"
-        self._credit_topic = f"from/{client}/credit/{tail}"
-        self._arrays_topic = f"to/{client}/stream/{tail}"
-        self._rejected_topics = [f"to/{client}/rejected/{verb}/{tail}" for verb in ("stream", "credit")]
+        at = address.prefix
+        self._open_topic = f"{at}from/{client}/stream/{tail}"
+        self._credit_topic = f"{at}from/{client}/credit/{tail}"
+        self._arrays_topic = f"{at}to/{client}/stream/{tail}"
+        self._rejected_topics = [f"{at}to/{client}/rejected/{verb}/{tail}" for verb in ("stream", "credit")]
         self._client: paho.Client | None = None
         self._sent: paho.MQTTMessageInfo | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
