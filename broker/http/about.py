@@ -10,16 +10,18 @@ from broker.http.call import Call
 from broker.http.endpoint import Route, route
 from broker.http.metrics import HttpMetrics
 from broker.http.openapi import describe
+from broker.lags import Lags
 
 _PROMETHEUS = b"text/plain; version=0.0.4; charset=utf-8"
 
 
-def routes(metrics: HttpMetrics, all_routes: Callable[[], Sequence[Route]]) -> list[Route]:
+def routes(metrics: HttpMetrics, lags: Lags, all_routes: Callable[[], Sequence[Route]]) -> list[Route]:
     """The routes; the description is of `all_routes`, asked for once everything stands."""
     described: list[Answer] = []
 
     async def show_metrics(call: Call) -> Answer:
         call.allow("read")
+        await lags.look()
         return Answer(200, metrics.text(), content_type=_PROMETHEUS)
 
     async def show_description(call: Call) -> Answer:

@@ -17,23 +17,27 @@ from starlette.applications import Starlette
 from starlette.routing import Match as RouteMatch
 from starlette.types import ASGIApp
 
-from broker.http import about, barrels, batches, changes, documents, feed, local, paths
-from broker.http.admission import Admission
-from broker.http.answers import AnyAnswer, Streamed
-from broker.http.call import Call, ClientGone, Receive, Send
+from broker.http import about, barrels, batches, changes, documents, feed, listeners, local, paths
+from broker.http.admission import Admission, Entry
+from broker.http.answers import Answer, AnyAnswer, Streamed
+from broker.http.call import Call, ClientGone, Receive, Send, content_length
 from broker.http.endpoint import Endpoint, Route
 from broker.http.errors import Internal, MethodNotAllowed, error_answer
 from broker.http.exchange import send_answer, send_streamed
+from broker.http.lag_metrics import LagCollector
 from broker.http.metrics import HttpMetrics
 from broker.http.origin import check_host, check_origin
 from broker.http.routing import Match, Router
 from broker.http.services import Services
+from broker.lags import Lags
 from feeds.errors import NotFound, SpileError
 
 _log: Final = logging.getLogger("spile.http")
 
 _READING: Final = frozenset(("GET", "HEAD"))
 _UNKNOWN: Final = "unknown"
+_MATCH: Final = "spile.match"
+_ENTRY: Final = "spile.entry"
 _CLIENT_LEFT: Final = 499  # the number that proxies log for it; nobody receives it
 
 
@@ -42,22 +46,22 @@ class Application(Starlette):
 
     def __init__(self, services: Services, extra: Iterable[Route] = ()) -> None:
         super().__init__()
-        limits = services.limits
         self.services = services
         self.closing = asyncio.Event()
-        self.admission = Admission(
-            requests_max=limits.requests_max, bytes_max=limits.bytes_max, live_max=limits.live_max
-        )
+        self.admission = Admission(services.limits, services.regulator)
         self.metrics = HttpMetrics(services.registry, {**services.gauges, "http": self.admission.stats})
+        lags = services.lags or Lags(services.store, services.streams, services.readers)
+        services.registry.register(LagCollector(lags))
         self.endpoints: Router[Endpoint] = Router(
             [
-                *about.routes(self.metrics, lambda: self.endpoints.routes),
+                *about.routes(self.metrics, lags, lambda: self.endpoints.routes),
                 *barrels.ROUTES,
                 *documents.ROUTES,
                 *batches.ROUTES,
                 *local.ROUTES,
                 *changes.ROUTES,
                 *feed.ROUTES,
+                *listeners.routes(lags),
                 *paths.ROUTES,
                 *extra,
             ]
@@ -75,16 +79,56 @@ class Application(Starlette):
         else:
             await self.router(scope, receive, send)
 
+    def admit(self, scope: Any) -> Answer | None:
+        """Let a request in by its head alone, or give the refusal. `scope` needs no more than method, path, headers
+        and client; what it was let in with stands in it afterwards.
+
+        The connection asks as soon as the head is in, so that refusing costs neither a body nor a task.
+        """
+        match = self.endpoints.match(scope["raw_path"].decode("latin-1"))
+        if match is None and self.routes:
+            return None  # it may belong to what is mounted
+        return self._enter(scope, match)
+
+    def _enter(self, scope: Any, match: Match[Endpoint] | None) -> Answer | None:
+        endpoint = find_endpoint(match, scope["method"])
+        scope[_MATCH] = match, endpoint
+        size = content_length(scope["headers"])
+        try:
+            writes = endpoint is not None and endpoint.writes
+            scope[_ENTRY] = self.admission.enter(self.client(scope), size, writes=writes)
+        except SpileError as error:
+            refusal = error_answer(error)
+            self.metrics.observe(scope["method"], match.template if match else _UNKNOWN, refusal.status, None)
+            return refusal
+        return None
+
+    def client(self, scope: Any) -> str:
+        """Who shares are counted for: the identity and where it comes from, since many may use one token."""
+        address = scope["client"][0] if scope["client"] else ""
+        try:
+            return f"{self.services.access.who(scope['headers'], address)} {address}"
+        except SpileError:
+            return f" {address}"  # it will be told so
+
     async def _http(self, scope: Any, receive: Receive, send: Send) -> None:
         started = perf_counter()
-        match = self.endpoints.match(scope["raw_path"].decode("latin-1"))
-        if match is None and self.routes and await self._mounted(scope, receive, send):
-            return
-        endpoint = find_endpoint(match, scope["method"])
+        if _ENTRY not in scope:
+            found = self.endpoints.match(scope["raw_path"].decode("latin-1"))
+            if found is None and self.routes and await self._mounted(scope, receive, send):
+                return
+            refusal = self._enter(scope, found)
+            if refusal is not None:
+                await self.admission.held.wait()
+                await send_answer(send, refusal)
+                return
+        match, endpoint = scope[_MATCH]
         params = match.params if match else {}
-        call = Call(scope, receive, self.services, self.admission, params, endpoint.options if endpoint else ())
+        entry: Entry = scope[_ENTRY]
+        known = endpoint.options if endpoint else ()
+        call = Call(scope, receive, self.services, self.admission, params, known, entry.client, entry.began)
         try:
-            answer = await self._in_turn(call, send, match, endpoint)
+            answer = await self._in_turn(call, send, match, endpoint, entry)
             if isinstance(answer, Streamed) and answer.live:
                 await self._follow(call, send, answer)
             status, live = answer.status, isinstance(answer, Streamed) and answer.live
@@ -93,6 +137,7 @@ class Application(Starlette):
             await _abort(scope)
         finally:
             call.release()
+            entry.release()
         seconds = None if live else perf_counter() - started
         self.metrics.observe(call.method, match.template if match else _UNKNOWN, status, seconds)
 
@@ -107,15 +152,9 @@ class Application(Starlette):
         return False
 
     async def _in_turn(
-        self, call: Call, send: Send, match: Match[Endpoint] | None, endpoint: Endpoint | None
+        self, call: Call, send: Send, match: Match[Endpoint] | None, endpoint: Endpoint | None, entry: Entry
     ) -> AnyAnswer:
         """Answer and send within the bound of requests in work; only a live answer is left to be sent."""
-        try:
-            self.admission.requests.take()
-        except SpileError as error:
-            refusal = error_answer(error)
-            await send_answer(send, refusal)
-            return refusal
         try:
             answer = await self._answer(call, match, endpoint)
             if isinstance(answer, Streamed):
@@ -123,9 +162,11 @@ class Application(Starlette):
                     await self._stream(call, send, answer)
             else:
                 await send_answer(send, answer)
+                if endpoint is not None and not endpoint.writes:
+                    self.admission.regulator.has_read(entry.client, len(answer.body))
             return answer
         finally:
-            self.admission.requests.give()
+            entry.release()
 
     async def _answer(self, call: Call, match: Match[Endpoint] | None, endpoint: Endpoint | None) -> AnyAnswer:
         try:
@@ -143,9 +184,9 @@ class Application(Starlette):
             return error_answer(internal(error, call.method, match.template if match else _UNKNOWN))
 
     async def _follow(self, call: Call, send: Send, answer: Streamed) -> None:
-        live = self.admission.live
+        live, client = self.admission.live, call.client
         try:
-            live.take()
+            live.take(1, client)
         except SpileError as error:
             await answer.chunks.close()
             await send_answer(send, error_answer(error))
@@ -153,7 +194,7 @@ class Application(Starlette):
         try:
             await self._stream(call, send, answer)
         finally:
-            live.give()
+            live.give(1, client)
 
     async def _stream(self, call: Call, send: Send, answer: Streamed) -> None:
         """Send a streamed answer. Its status is out, so that a failure can only be told by breaking off."""

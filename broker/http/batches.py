@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -46,7 +45,7 @@ async def bulk(call: Call) -> Answer:
     prepared = await call.in_thread(read_bulk, body, call.services.limits.document_bytes_max)
     writes = [each for each in prepared if isinstance(each, Write)]
     # Waited for on the loop: a reader's thread that waited for the writer would be missing to readers.
-    outcomes = await asyncio.wrap_future(barrel.submit(writes, token=token)) if writes else []
+    outcomes = await call.written(barrel.submit(writes, token=token)) if writes else []
     written = iter(outcomes)
     results = [_outcome(each.id, next(written)) if isinstance(each, Write) else each.as_dict() for each in prepared]
     return json_answer({"results": results})
@@ -79,7 +78,7 @@ async def purge(call: Call) -> Answer:
     barrel = call.services.store.barrel(name)
     asked = await call.json(dict[str, list[str]], _ASKED_BYTES_MAX)
     writes = [Write.purge(id, tuple(revs)) for id, revs in asked.items()]
-    outcomes = await asyncio.wrap_future(barrel.submit(writes)) if writes else []
+    outcomes = await call.written(barrel.submit(writes)) if writes else []
     results = [_outcome(write.id, outcome) for write, outcome in zip(writes, outcomes, strict=True)]
     return json_answer({"results": results})
 
@@ -123,7 +122,7 @@ def _one_read(asked: Asked, found: Document | SpileError) -> bytes:
 
 ROUTES = [
     route("POST", "/barrels/{barrel}/docs/_bulk", "bulk", bulk),
-    route("POST", "/barrels/{barrel}/docs/_get", "get_many", get_many),
-    route("POST", "/barrels/{barrel}/docs/_revs_diff", "revs_diff", revs_diff),
+    route("POST", "/barrels/{barrel}/docs/_get", "get_many", get_many, reads=True),
+    route("POST", "/barrels/{barrel}/docs/_revs_diff", "revs_diff", revs_diff, reads=True),
     route("POST", "/barrels/{barrel}/docs/_purge", "purge", purge),
 ]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,7 +17,7 @@ from broker.http.answers import revisions_in
 from broker.http.options import Options
 from broker.http.routing import decode
 from broker.http.services import Services, Verb
-from feeds import Barrel, Token
+from feeds import Barrel, Outcome, Token
 from feeds.errors import BadRequest, Timeout, TooLarge
 
 Receive = Callable[[], Awaitable[Any]]
@@ -28,6 +29,7 @@ T = TypeVar("T")
 _BYTES_PER_S_MIN = 1024  # beyond the first seconds; below it a body holds a place that others need
 _DRAIN_BYTES_MAX = 16 << 20
 _DRAIN_S_MAX = 2.0
+_PAY_S_MAX = 5.0  # at a time; listeners take a longer silence for a lost connection
 
 
 class ClientGone(Exception):
@@ -39,9 +41,11 @@ class Call:
 
     __slots__ = (
         "_admission",
+        "_began",
         "_receive",
         "_reserved",
         "_who",
+        "client",
         "headers",
         "known",
         "method",
@@ -58,6 +62,8 @@ class Call:
         admission: Admission,
         params: Any,
         known: Collection[str],
+        client: str = "",
+        began: float = 0.0,
     ) -> None:
         self.scope = scope
         self.method: str = scope.get("method", "GET")
@@ -67,6 +73,8 @@ class Call:
         self.known = known
         self._receive = receive
         self._admission = admission
+        self.client = client
+        self._began = began
         self._reserved = 0
         self._who: str | None = None
 
@@ -123,7 +131,7 @@ class Call:
     async def body(self, bytes_max: int) -> bytes:
         """The whole body; TooLarge as soon as it is known to exceed `bytes_max`, Timeout when it stops coming."""
         self._refuse_encoded()
-        declared = self._content_length()
+        declared = content_length(self.headers)
         if declared > bytes_max:
             await self._drain(declared)
             raise _too_large(bytes_max)
@@ -132,6 +140,7 @@ class Call:
         body: bytes = message.get("body", b"")
         if message.get("more_body"):
             body = await self._rest(body, bytes_max)
+            self._began = self._admission.regulator.now()  # until here it was the service that waited
         if len(body) > bytes_max:
             raise _too_large(bytes_max)
         return body
@@ -151,14 +160,25 @@ class Call:
 
     def release(self) -> None:
         """Give back the room that the body took."""
-        self._admission.bytes.give(self._reserved)
-        self._reserved = 0
+        if self._reserved:
+            self._admission.bytes.give(self._reserved, self.client)
+            self._reserved = 0
 
     # Work
 
     async def in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
         """A blocking read, on one of the readers' threads."""
         return await asyncio.get_running_loop().run_in_executor(self.services.readers, function, *arguments)
+
+    async def written(self, outcomes: Future[list[Outcome]]) -> list[Outcome]:
+        """Wait for the writer; how long the request has waited by then regulates what is let in."""
+        return await self._admission.regulator.wait_for(asyncio.wrap_future(outcomes), self._began)
+
+    async def sent(self, size: int) -> None:
+        """The client was sent so many bytes; who has used up its rate waits until it owes nothing."""
+        owing_s = self._admission.regulator.has_read(self.client, size)
+        if owing_s:
+            await asyncio.sleep(min(owing_s, _PAY_S_MAX))
 
     async def _rest(self, first: bytes, bytes_max: int) -> bytes:
         clock = asyncio.get_running_loop().time
@@ -201,20 +221,24 @@ class Call:
         except TimeoutError:
             return
 
-    def _content_length(self) -> int:
-        text = self.header(b"content-length")
-        return int(text) if text is not None and text.isascii() and text.isdigit() else 0
-
     def _reserve(self, size: int) -> None:
         more = size - self._reserved
         if more > 0:
-            self._admission.bytes.take(more)
+            self._admission.bytes.take(more, self.client)
             self._reserved = size
 
     def _refuse_encoded(self) -> None:
         encoding = self.header(b"content-encoding")
         if encoding is not None and encoding.lower() != "identity":
             raise BadRequest(f"Bodies encoded as {encoding!r} are not read.", hint="Send the body as it is.")
+
+
+def content_length(headers: list[tuple[bytes, bytes]]) -> int:
+    """The bytes that a body says it has; 0 where it does not say."""
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else 0
+    return 0
 
 
 def _too_large(bytes_max: int) -> TooLarge:

@@ -183,5 +183,5 @@ def _tail(last_seq: str, pending: int, epoch: str) -> bytes:
 
 ROUTES = [
     route("GET", "/barrels/{barrel}/changes", "changes", changes, KNOWN),
-    route("POST", "/barrels/{barrel}/changes", "ask_changes", changes, KNOWN),
+    route("POST", "/barrels/{barrel}/changes", "ask_changes", changes, KNOWN, reads=True),
 ]

@@ -5,7 +5,6 @@ Conditions of HTTP (`If-Match`, `If-None-Match`) are turned into revisions here;
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
@@ -110,9 +109,9 @@ def written_json(written: Written) -> dict[str, object]:
     return answer
 
 
-async def submit_one(barrel: Barrel, write: Write, token: Token | None) -> Written:
+async def submit_one(call: Call, barrel: Barrel, write: Write, token: Token | None) -> Written:
     """Hand one write to the writer and wait for its outcome; what refused it is raised."""
-    outcome = (await asyncio.wrap_future(barrel.submit((write,), token=token)))[0]
+    outcome = (await call.written(barrel.submit((write,), token=token)))[0]
     if isinstance(outcome, SpileError):
         raise outcome
     return outcome
@@ -120,7 +119,7 @@ async def submit_one(barrel: Barrel, write: Write, token: Token | None) -> Writt
 
 async def _write(call: Call, barrel: Barrel, write: Write, token: Token | None, conditional: bool) -> Answer:
     try:
-        written = await submit_one(barrel, write, token)
+        written = await submit_one(call, barrel, write, token)
     except (Conflict, NotFound) as error:
         if conditional:
             raise PreconditionFailed(f"The document is not at the revision required: {error.reason}") from error

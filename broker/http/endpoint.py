@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from broker.http.answers import AnyAnswer
 from broker.http.call import Call
@@ -13,16 +14,25 @@ Handler = Callable[[Call], Awaitable[AnyAnswer]]
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """`name` is what the description calls the operation; `options` are its query parameters, no others pass."""
+    """`name` is what the description calls the operation; `options` are its query parameters, no others pass.
+
+    What `writes` waits for the writer, and is not let in while too much does.
+    """
 
     name: str
     handler: Handler
     options: frozenset[str] = frozenset()
+    writes: bool = False
 
 
 Route = tuple[str, str, Endpoint]
 
 
-def route(method: str, template: str, name: str, handler: Handler, options: Sequence[str] = ()) -> Route:
-    """A row of the route table."""
-    return method, template, Endpoint(name, handler, frozenset(options))
+_WRITING: Final = frozenset(("PUT", "PATCH", "DELETE", "POST"))
+
+
+def route(
+    method: str, template: str, name: str, handler: Handler, options: Sequence[str] = (), *, reads: bool = False
+) -> Route:
+    """A row of the route table. What is done by POST writes, unless it only `reads`."""
+    return method, template, Endpoint(name, handler, frozenset(options), method in _WRITING and not reads)

@@ -28,6 +28,7 @@ STATUS: Final[dict[str, int]] = {
     "precondition_failed": 412,
     "too_large": 413,
     "token_reused": 422,
+    "rate_limited": 429,
     "error": 500,
     "internal": 500,
     "damaged": 500,
@@ -70,8 +71,8 @@ def error_answer(error: SpileError) -> Answer:
     headers: list[Header] = []
     if isinstance(error, MethodNotAllowed):
         headers.append((b"allow", error.allow.encode()))
-    if error.code in ("overloaded", "unavailable"):
-        headers.append((b"retry-after", b"%d" % RETRY_AFTER_S))
+    if error.code in ("overloaded", "rate_limited", "unavailable"):
+        headers.append((b"retry-after", b"%d" % error.details.get("retry_after", RETRY_AFTER_S)))
     if error.code == "unauthorized":
         headers.append((b"www-authenticate", b'Basic realm="spile", charset="UTF-8"'))
     return Answer(status_of(error), _encode(error.as_dict()), headers)

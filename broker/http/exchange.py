@@ -37,6 +37,7 @@ async def send_streamed(call: Call, send: Send, answer: Streamed, closing: async
             async with aclosing(_until_gone(call, answer.chunks, closing if answer.live else None)) as chunks:
                 async for chunk in chunks:
                     await _send_in_time(call, send, chunk)
+                    await call.sent(len(chunk))
         await send({"type": "http.response.body", "body": b""})
     finally:
         await answer.chunks.close()

@@ -44,14 +44,15 @@ _kind = msgspec.json.Decoder(_Kind).decode
 async def serve_feed(app: Application, scope: Any, receive: Receive, send: Send) -> None:
     """Serve one WebSocket from its handshake to its end."""
     match = app.endpoints.match(scope["raw_path"].decode("latin-1"))
-    call = Call(scope, receive, app.services, app.admission, match.params if match else {}, ())
+    client = app.client(scope)
+    call = Call(scope, receive, app.services, app.admission, match.params if match else {}, (), client)
     await receive()
-    taken = False
+    live, taken = app.admission.live, False
     try:
         if match is None or "WEBSOCKET" not in match.methods:
             raise NotFound("There is no WebSocket at this address.", hint="Feeds are at /barrels/<barrel>/feed.")
         name = _checked(call)
-        app.admission.live.take()
+        live.take(1, client)
         taken = True
         await send({"type": "websocket.accept"})
         app.metrics.observe("WEBSOCKET", match.template, _SWITCHED, None)
@@ -60,7 +61,7 @@ async def serve_feed(app: Application, scope: Any, receive: Receive, send: Send)
         await _refuse(scope, send, error_answer(error))
     finally:
         if taken:
-            app.admission.live.give()
+            live.give(1, client)
 
 
 def _checked(call: Call) -> str:
@@ -135,6 +136,7 @@ class _Socket:
         try:
             async with asyncio.timeout(self._call.services.limits.send_s_max):
                 await self._send({"type": "websocket.send", "text": array.decode()})
+                await self._call.sent(len(array))
         except TimeoutError:
             abort = self._call.scope.get("spile.abort")
             if abort is not None:

@@ -76,7 +76,7 @@ class _Parts(Collector):
 
 
 def _families(name: str, about: str, value: Any) -> Iterator[GaugeMetricFamily]:
-    """A number, figures by name, or of a list how long it is and the figures of what has a name in it."""
+    """A number, figures by name, or of a list how long it is."""
     name = _NO_NAME.sub("_", name)
     if _is_number(value):
         yield GaugeMetricFamily(name, about, value=float(value))
@@ -84,8 +84,6 @@ def _families(name: str, about: str, value: Any) -> Iterator[GaugeMetricFamily]:
         yield from _by_name(name, about, value)
     elif isinstance(value, list):
         yield GaugeMetricFamily(name, about, value=float(len(value)))
-        named = {_listener(each): each for each in value if isinstance(each, Mapping) and each.get("name")}
-        yield from _by_name(name, about, named)
 
 
 def _by_name(name: str, about: str, values: Mapping[str, Any]) -> Iterator[GaugeMetricFamily]:
@@ -100,10 +98,6 @@ def _by_name(name: str, about: str, values: Mapping[str, Any]) -> Iterator[Gauge
                 )
                 family.add_metric([str(label)], float(figure))
     yield from families.values()
-
-
-def _listener(stats: Mapping[str, Any]) -> str:
-    return "/".join(str(stats[key]) for key in ("barrel", "name") if stats.get(key))
 
 
 def _is_number(value: object) -> bool:

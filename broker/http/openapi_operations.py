@@ -60,7 +60,7 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "health": Operation(
         "service",
         "The state of every part",
-        {200: ("All is well.", {_JSON: "Health"}), 503: ("Some part is not well.", {_JSON: "Health"})},
+        {200: ("Requests are served.", {_JSON: "Health"}), 503: ("A part is failing.", {_JSON: "Health"})},
     ),
     "metrics": Operation("service", "Figures for Prometheus", {200: ("Figures.", {"text/plain": None})}),
     "description": Operation("service", "This description", _json("Description")),
@@ -173,6 +173,16 @@ OPERATIONS: Final[dict[str, Operation]] = {
         "The stream over WebSocket: arrays down, credit up",
         {101: ("Spoken over WebSocket from here on.", {})},
         {**_BARREL_MISSING, 400: "This is no WebSocket handshake."},
+    ),
+    "all_listeners": Operation("changes", "Who follows, and how far everyone is behind", _json("Listeners")),
+    "listeners": Operation(
+        "changes", "Who follows a barrel, and how far everyone is behind", _json("Listeners"), _BARREL_MISSING
+    ),
+    "forget_listener": Operation(
+        "changes",
+        "Forget where a listener stands, so that it begins anew",
+        _json("Forgotten"),
+        {404: "There is no such listener.", 409: "It is connected, and would store its place again."},
     ),
     "find": Operation(
         "documents", "Find documents by what stands under a path", _json("Found"), _BARREL_MISSING, options_of="find"

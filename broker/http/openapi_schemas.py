@@ -51,10 +51,16 @@ _BARREL: Final[_Schema] = {"type": "string", "pattern": r"^[a-z][a-z0-9_$()+/-]*
 PARAMETERS: Final[dict[str, _Schema]] = {
     "barrel": _path("barrel", _BARREL, "The barrel's name; `/` in it is written %2F."),
     "id": _path("id", _ID, "The document's id: UTF-8 of 1 to 512 bytes without control characters."),
+    "listener": _path(
+        "listener",
+        {"type": "string", "minLength": 1, "maxLength": 128},
+        "The listener's name, percent-encoded.",
+    ),
     "path": _path(
         "path",
         {"type": "string", "minLength": 1},
-        "A key path without its value, such as `locations/+/country`; `+` or `*` stands for any one segment.",
+        "A key path without its value, such as `locations/+/country`; `+` or `*` stands for any one segment. "
+        "Documents by their ids are under `_id`: `_id/fr/*`.",
     ),
 }
 
@@ -63,7 +69,10 @@ OPTIONS: Final[dict[str, tuple[_Schema, str]]] = {
     "local.rev": (_TEXT, "The revision that is replaced, `0-<n>`."),
     "revs": (_FLAG, "Add `_revisions`, the history of this revision."),
     "conflicts": (_FLAG, "Add `_conflicts`, the other live leaves."),
-    "history": (_FLAG, "Add `_history`, the history and what is still kept of it."),
+    "history": (
+        _FLAG,
+        "Add `_history`, the history and what is still kept of it, and `_branches`, the same of every other leaf.",
+    ),
     "update": (_FLAG, "Extend the winner, whatever it is."),
     "since": (_SINCE, "A position, `first` or `now`: what came after it is told."),
     "limit": (_COUNT | {"maximum": 2**53}, "At most so many rows."),
@@ -133,18 +142,31 @@ _SETTINGS: Final[dict[str, _Schema]] = {
     "log_kept": {"type": "number", "minimum": 0, "maximum": 3153600000},
 }
 
+_STATE: Final[_Schema] = {"enum": ["running", "waiting", "failing"]}
+_TIME_OR_NONE: Final[_Schema] = {"type": ["string", "null"], "format": "date-time"}
+_TEXT_OR_NONE: Final[_Schema] = {"type": ["string", "null"]}
+_PART: Final = _object(
+    "ok state since failure hint",
+    {"ok": _FLAG, "state": _STATE, "since": _TIME_OR_NONE, "failure": _TEXT_OR_NONE, "hint": _TEXT_OR_NONE},
+    more=True,
+)
+
+_BEHIND: Final[dict[str, _Schema]] = {
+    "barrel": _BARREL,
+    "position": _TEXT_OR_NONE,
+    "seq_behind": _COUNT,
+    "seconds_behind": {"type": "number", "minimum": 0},
+    "snapshot": _FLAG,
+}
+
 SCHEMAS: Final[dict[str, _Schema]] = {
     "Error": _object("error reason hint", {"error": _TEXT, "reason": _TEXT, "hint": _TEXT}, more=True),
     "Welcome": _object(
         "service version store you", {"service": _TEXT, "version": _TEXT, "store": _TEXT, "you": _TEXT}
     ),
     "Health": _object(
-        "ok version parts",
-        {
-            "ok": _FLAG,
-            "version": _TEXT,
-            "parts": {"type": "object", "additionalProperties": _object("ok", {"ok": _FLAG}, more=True)},
-        },
+        "ok state version parts",
+        {"ok": _FLAG, "state": _STATE, "version": _TEXT, "parts": {"type": "object", "additionalProperties": _PART}},
     ),
     "Description": {"type": "object"},
     "Settings": _object("", _SETTINGS),
@@ -184,6 +206,35 @@ SCHEMAS: Final[dict[str, _Schema]] = {
         "results last_seq pending epoch",
         {"results": _list(ref("Row")), "last_seq": _POSITION, "pending": _COUNT, "epoch": _TEXT},
     ),
+    "Listeners": _object(
+        "listeners streams publishers here",
+        {
+            "listeners": _list(
+                _object(
+                    "barrel name position at seq_behind seconds_behind snapshot connected client dead_letters",
+                    {
+                        "name": _TEXT,
+                        "at": _TIME_OR_NONE,
+                        "connected": _FLAG,
+                        "client": _TEXT_OR_NONE,
+                        "dead_letters": _COUNT,
+                        **_BEHIND,
+                    },
+                )
+            ),
+            "streams": _list(
+                _object(
+                    "barrel client stream name position seq_behind seconds_behind snapshot",
+                    {"client": _TEXT, "stream": _TEXT, "name": _TEXT_OR_NONE, **_BEHIND},
+                )
+            ),
+            "publishers": _list(
+                _object("barrel broker position seq_behind seconds_behind", {"broker": _TEXT, **_BEHIND})
+            ),
+            "here": _TEXT,
+        },
+    ),
+    "Forgotten": _object("forgotten", {"forgotten": _TEXT}),
     "Found": _object(
         "results next",
         {
@@ -201,6 +252,7 @@ DOCUMENT_IN: Final = _object(
         "_deleted": _FLAG,
         "_conflicts": {},
         "_history": {},
+        "_branches": {},
     },
     about="A JSON object; keys that begin with `_` are reserved, all others are the user's.",
 ) | {"patternProperties": {"^(?!_)": True}}

@@ -11,7 +11,7 @@ from broker.http.answers import Answer, json_answer
 from broker.http.call import Call
 from broker.http.endpoint import route
 from broker.http.routing import decode
-from feeds.paths import encode_segment
+from feeds.paths import encode_segment, id_levels
 
 LIMIT_MAX: Final = 1000
 _LIMIT: Final = 100
@@ -46,10 +46,11 @@ def path_text(raw: str) -> str:
     """The path behind a raw URL path: every segment decoded and encoded as paths are.
 
     A segment that is a bare `+` or `*` is a wildcard (a last `*` for all that follows); percent-encoded it is the
-    character itself, but for a last `%23`: a bare `#` would end the URL.
+    character itself, but for a last `%23`: a bare `#` would end the URL. The slashes of an id may stand encoded.
     """
     segments = raw.removeprefix("/").split("/")
-    path = [part if part in ("+", "*") else encode_segment(decode(part, "path")) for part in segments]
+    encode = id_levels if segments[0] == "_id" else encode_segment
+    path = [part if part in ("+", "*") else encode(decode(part, "path")) for part in segments]
     if segments[-1] == "%23":
         path[-1] = "#"
     return "/".join(path)

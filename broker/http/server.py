@@ -18,8 +18,8 @@ from broker.http.protocol import HttpConnection, WebSocketConnection
 from feeds.errors import Unavailable
 
 STOP_S_MAX = 5
-CONNECTIONS_MAX = 10_000
 _BACKLOG = 2048
+_ACCEPTED_AT_ONCE = 8  # the loop takes one connection a round from each descriptor; rounds are long under load
 _DROPPED_S_MAX = 2  # for handlers to notice that their clients are gone
 _WS_MESSAGE_BYTES_MAX = 1 << 20  # an open with a thousand patterns; credits are a hundred bytes
 _KEEP_ALIVE_S = 75
@@ -28,16 +28,17 @@ _KEEP_ALIVE_S = 75
 class HttpServer:
     """A running server. `finished` ends when it has stopped, with the exception if it failed."""
 
-    def __init__(self, app: Application, uv: _Uvicorn, sock: socket.socket, stop_s_max: float) -> None:
+    def __init__(self, app: Application, uv: _Uvicorn, sockets: list[socket.socket], stop_s_max: float) -> None:
         self._app = app
         self._uv = uv
         self._stop_s_max = stop_s_max
-        self.host, self.port = sock.getsockname()[:2]
-        self.finished = asyncio.create_task(uv.serve(sockets=[sock]), name=f"spile-http-{self.port}")
+        self.host, self.port = sockets[0].getsockname()[:2]
+        self.finished = asyncio.create_task(uv.serve(sockets=sockets), name=f"spile-http-{self.port}")
 
     async def stop(self) -> None:
         """Take no more requests, let those in work finish within the bound, then drop what is left."""
         self._app.closing.set()
+        self._app.admission.held.let_go()
         self._uv.should_exit = True
         await asyncio.wait((self.finished,), timeout=self._stop_s_max)
         # A dropped connection ends its request as if the client had left: quietly, and with everything given back.
@@ -48,9 +49,7 @@ class HttpServer:
             self.finished.cancel()
 
 
-async def serve_http(
-    app: Application, host: str, port: int, *, stop_s_max: int = STOP_S_MAX, connections_max: int = CONNECTIONS_MAX
-) -> HttpServer:
+async def serve_http(app: Application, host: str, port: int, *, stop_s_max: int = STOP_S_MAX) -> HttpServer:
     """Listen and serve; port 0 takes a free one. Returns once requests are answered.
 
     Unavailable names the address when it cannot be listened on.
@@ -66,7 +65,6 @@ async def serve_http(
         server_header=False,
         proxy_headers=False,
         backlog=_BACKLOG,
-        limit_concurrency=connections_max,
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=stop_s_max + _DROPPED_S_MAX,
         ws_max_size=_WS_MESSAGE_BYTES_MAX,
@@ -74,7 +72,8 @@ async def serve_http(
     )
     sock = await _listen(host, port)
     uv = _Uvicorn(config)
-    server = HttpServer(app, uv, sock, stop_s_max)
+    sockets = [sock, *(sock.dup() for _ in range(_ACCEPTED_AT_ONCE - 1))]
+    server = HttpServer(app, uv, sockets, stop_s_max)
     ready = asyncio.create_task(uv.ready.wait(), name="spile-http-ready")
     await asyncio.wait((ready, server.finished), return_when=asyncio.FIRST_COMPLETED)
     if not ready.done():

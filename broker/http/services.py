@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 from prometheus_client import CollectorRegistry
 
 from broker.health import Parts
+from broker.lags import Lags
+from broker.regulation import Regulator
 from feeds import Store
 from listeners.stream.service import StreamService
 
@@ -55,6 +57,8 @@ class HttpLimits:
 
     document_bytes_max: int = 8 << 20
     bulk_bytes_max: int = 64 << 20
+    connections_max: int = 10_000
+    """Connections open at once."""
     requests_max: int = 512
     """Requests in work at once; live feeds are counted by themselves."""
     bytes_max: int = 256 << 20
@@ -84,3 +88,6 @@ class Services:
     version: str
     limits: HttpLimits = HttpLimits()
     gauges: Gauges = field(default_factory=dict)
+    lags: Lags | None = None
+    """How far everyone is behind, where it is told elsewhere too."""
+    regulator: Regulator = field(default_factory=Regulator)

@@ -5,6 +5,7 @@ Pure. What the fields mean is known to those who serve the request.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any, TypeVar
@@ -49,15 +50,28 @@ class Body:
 
 def read_body(payload: bytes) -> Body:
     """Take a payload apart; an empty one is no fields. BadRequest for what is no JSON object."""
-    if not payload:
-        return Body({}, None)
-    fields = read_json(payload)
+    return read_fields(payload, check_object, "The body") if payload else Body({}, None)
+
+
+def read_fields(payload: bytes, check: Callable[[Any], dict[str, Any]], what: str) -> Body:
+    """Take a payload apart that is `what`; `check` refuses JSON that is no object in the words of that."""
+    fields = check(read_json(payload, what=what))
+    token = fields.pop("_token", None)
+    return Body(fields, None if token is None else checked_token(token))
+
+
+def check_object(fields: Any) -> dict[str, Any]:
+    """The fields, if they are an object; else BadRequest."""
     if type(fields) is not dict:
         raise BadRequest("The body is no JSON object.", hint='Send an object, like {"name": "value"}.')
-    token = fields.pop("_token", None)
-    if token is not None and not _is_token(token):
+    return fields
+
+
+def checked_token(token: Any) -> str:
+    """The token, if it is one; else BadRequest."""
+    if not _is_token(token):
         raise BadRequest(f"`_token` is not text of 1 to {TOKEN_BYTES_MAX} bytes.", hint="A UUID does well.")
-    return Body(fields, token)
+    return str(token)
 
 
 def recognition(payload: bytes) -> dict[str, str]:

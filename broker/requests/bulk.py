@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any
 
 import msgspec
 
 from broker.requests.answers import encode_json, too_large, written_fields
-from broker.requests.bodies import Body, read_body
-from broker.requests.lanes import outcomes_of
+from broker.requests.bodies import Body, checked_token, read_body
 from broker.requests.serving import Asked, Result, Serving
 from feeds import Outcome, Write, Written
-from feeds.errors import SpileError, TooLarge
-from feeds.storage.bulk import bulk_writes
+from feeds.errors import BadRequest, SpileError, TooLarge
+from feeds.storage.bulk import BulkRequest, bulk_request
 
 _RESULT_BYTES = 112  # a revision, a seq, `repeated`, and the names of all fields
 
 Prepared = list[Write | SpileError]
 
 
-class _Bulk(msgspec.Struct, forbid_unknown_fields=True):
-    docs: list[Any]
-    new_edits: bool = True
-    update: bool = False
+class _Bulk(BulkRequest, kw_only=True):
+    token: Any = msgspec.field(default=msgspec.UNSET, name="_token")
 
 
 async def bulk(serving: Serving, asked: Asked) -> Result:
@@ -34,8 +32,8 @@ async def bulk(serving: Serving, asked: Asked) -> Result:
     serving.allow(asked, "write")
 
     def prepare() -> tuple[Body, Prepared]:
-        body = read_body(asked.payload)
-        return body, _prepare(serving, body.as_(_Bulk))
+        request = bulk_request(asked.payload, _Bulk)
+        return _body(asked.payload, request.token), _prepare(serving, request)
 
     written: list[Outcome] = []
     with serving.lanes.lane(asked.client.name) as lane:
@@ -48,8 +46,18 @@ async def bulk(serving: Serving, asked: Asked) -> Result:
                 token = body.bound(asked.client.name, "bulk", barrel.name, "")
                 lane.last = future = barrel.submit(writes, token=token)
         if future is not None:
-            written = await outcomes_of(future)
+            written = await serving.outcomes(asked, future)
     return _told(prepared, written, serving.limits.answer_bytes_max), body.token
+
+
+def _body(payload: bytes, token: Any) -> Body:
+    """What the request's token is bound to: its fields, or its text where some document in it cannot be read."""
+    if token is None or token is msgspec.UNSET:
+        return Body({}, None)
+    try:
+        return read_body(payload)
+    except BadRequest:
+        return Body({"text": sha256(payload).hexdigest()}, checked_token(token))
 
 
 def _prepare(serving: Serving, asked: _Bulk) -> Prepared:
@@ -59,7 +67,7 @@ def _prepare(serving: Serving, asked: _Bulk) -> Prepared:
             f"{len(asked.docs)} documents are in one request; it takes {most}.",
             hint="Send fewer at a time. Nothing of this request was written.",
         )
-    prepared = bulk_writes(asked.docs, asked.new_edits, asked.update, serving.document_bytes_max)
+    prepared = asked.writes(serving.document_bytes_max)
     size = sum(_RESULT_BYTES + len(encode_json(each.id)) for each in prepared if isinstance(each, Write))
     if size > serving.limits.answer_bytes_max:
         raise too_large(

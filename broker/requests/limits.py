@@ -12,8 +12,8 @@ MIB = 1024 * KIB
 class RequestLimits:
     """Every bound that requests keep. Sizes in bytes, times in seconds."""
 
-    requests_max: int = 2_000
-    """Requests of all clients in work; what comes beyond is refused as overloaded."""
+    requests_max: int = 1_000
+    """Requests of all clients in work: a quarter of a second of writing. What comes beyond is overloaded."""
     bytes_max: int = 64 * MIB
     """Payloads of requests in work: eight of the largest documents."""
     answer_bytes_max: int = 256 * KIB
@@ -22,6 +22,8 @@ class RequestLimits:
     """Of a document in a stream; a larger one is told as `doc_omitted`."""
     inline_bytes_max: int = 32 * KIB
     """Bodies up to this are read on the event loop (a third of a millisecond), larger ones on a thread."""
+    recognised_bytes_max: int = 256 * KIB
+    """Of a payload whose token is looked for on the event loop when it is refused (a quarter of a millisecond)."""
     bulk_documents_max: int = 2_000
     """Documents of one bulk request: a group of the writer, whose answer still fits into a message."""
     upload_s: float = 600.0

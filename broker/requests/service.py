@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from typing import Any
 
 from broker.mqtt.contract import Client, Message
-from broker.regulation import Limit
+from broker.mqtt.topicnames import rest_of_request
+from broker.regulation import Limit, Regulator
+from broker.regulation.limit import shown
 from broker.requests.answers import rejected
 from broker.requests.bodies import recognition
 from broker.requests.calls import Calls
+from broker.requests.entries import Entry
 from broker.requests.errors import Internal
 from broker.requests.limits import RequestLimits
 from broker.requests.reading import get
@@ -48,6 +51,15 @@ _ANSWERED: dict[str, tuple[Serve, str]] = {
 }
 
 
+# What waits for the writer, as verbs and as calls by name.
+_WRITING = frozenset(("put", "set", "merge", "delete"))
+_WRITING_CALLS = frozenset(("bulk", "local", "body_put"))
+
+
+def _writes(verb: str, rest: str) -> bool:
+    return verb in _WRITING or (verb == "call" and rest.rpartition("/")[2] in _WRITING_CALLS)
+
+
 def _anyone(who: str, verb: Verb, barrel: str, path: str) -> None:
     """Everyone may do everything: for loopback, where the machine's users are trusted."""
 
@@ -68,16 +80,19 @@ class RequestService:
         limits: RequestLimits = RequestLimits(),  # noqa: B008 - it is frozen
         *,
         decide: Decide = _anyone,
+        regulator: Regulator | None = None,
     ) -> None:
         self._answer = answer
         self._limits = limits
-        self._serving = serving = Serving(store, readers, limits, decide)
+        self._regulator = regulator = regulator or Regulator()
+        self._serving = serving = Serving(store, readers, limits, decide, regulator)
         self._streaming = streaming = Streaming(serving, streams, answer)
         self._calls = calls = Calls(serving)
         self._answered = {**_ANSWERED, "call": (calls.call, "result")}
         self._carried = {"stream": streaming.open, "credit": streaming.credit}
         self._requests = Limit("mqtt_requests", limits.requests_max)
         self._bytes = Limit("mqtt_request_bytes", limits.bytes_max)
+        regulator.watch((self._requests, self._bytes))
         self._served: Counter[str] = Counter()
         self._rejected: Counter[str] = Counter()
         self._unheard = 0
@@ -88,10 +103,34 @@ class RequestService:
         """Whether a publication to this topic is a request."""
         return topic.startswith(f"{REQUESTS}/")
 
+    def begin(self, client: Client, topic: str, payload: bytes) -> Coroutine[Any, Any, None] | Message:
+        """What serves one request and sees it answered; or its refusal, where there is too much in work."""
+        try:
+            entry = self._enter(client.name, topic, len(payload))
+        except SpileError as error:
+            if len(payload) > self._limits.recognised_bytes_max:
+                return self._reject(client, rejected_topic(client.name, topic), payload, error)
+            return self._rejection(rejected_topic(client.name, topic), error, recognition(payload))
+        return self._answered_for(client, topic, payload, entry)
+
+    def room(self) -> int:
+        """How many requests more would be let in now, about."""
+        return min(self._regulator.room(), self._requests.most - self._requests.used)
+
     async def handle(self, client: Client, topic: str, payload: bytes) -> None:
         """Serve one request and see it answered, whatever becomes of it."""
+        begun = self.begin(client, topic, payload)
+        if isinstance(begun, Message):
+            await self._publish(client, begun)
+        else:
+            await begun
+
+    async def _answered_for(self, client: Client, topic: str, payload: bytes, entry: Entry) -> None:
         try:
-            await self._admitted(client, topic, payload)
+            try:
+                await self._serve(client, topic, payload, entry.began)
+            finally:
+                entry.release()
         except SpileError as error:
             await self._reject(client, rejected_topic(client.name, topic), payload, error)
         except Exception:
@@ -118,10 +157,8 @@ class RequestService:
 
     def stats(self) -> dict[str, Any]:
         """What is in work and its limits, and what was done since the start."""
-        limits = (self._requests, self._bytes)
         return {
-            "depth": {limit.name: limit.used for limit in limits},
-            "limit": {limit.name: limit.most for limit in limits},
+            **shown((self._requests, self._bytes)),
             "clients": len(self._serving.lanes),
             **self._calls.uploads.stats(),
             "served": dict(self._served),
@@ -129,26 +166,25 @@ class RequestService:
             "unheard": self._unheard,
         }
 
-    async def _admitted(self, client: Client, topic: str, payload: bytes) -> None:
-        self._requests.take()
-        try:
-            self._bytes.take(len(payload))
-            try:
-                await self._serve(client, topic, payload)
-            finally:
-                self._bytes.give(len(payload))
-        finally:
-            self._requests.give()
+    def _enter(self, name: str, topic: str, size: int) -> Entry:
+        """Let a request in; Overloaded and RateLimited say why not."""
+        verb, _, rest = rest_of_request(topic).partition("/")
+        ticket = None  # credit has none: it lets go of what is held
+        if verb != "credit":
+            ticket = self._regulator.admit(name, size, writes=_writes(verb, rest))
+        entry = Entry(self._requests, self._bytes, name, size, ticket, self._regulator.now())
+        entry.take()
+        return entry
 
-    async def _serve(self, client: Client, topic: str, payload: bytes) -> None:
+    async def _serve(self, client: Client, topic: str, payload: bytes, began: float) -> None:
         if not topic.startswith(f"{REQUESTS}/{client.name}/"):
             raise Forbidden("That is not your topic.", hint=f"Your requests go under {REQUESTS}/{client.name}/.")
         place = parse_place(topic)
-        asked = Asked(client, place, payload)
+        asked = Asked(client, place, payload, began)
         if place.verb in self._answered:
             serve, kind = self._answered[place.verb]
             answer = await serve(self._serving, asked)
-            await self._publish(client, answer_topic(client.name, kind, place.tail), answer)
+            await self._publish(client, Message(answer_topic(client.name, kind, place.tail), answer, qos=1))
         elif place.verb in self._carried:
             await self._carried[place.verb](asked)
         else:
@@ -157,11 +193,14 @@ class RequestService:
         self._served[place.verb] += 1
 
     async def _reject(self, client: Client, topic: str, payload: bytes, error: SpileError) -> None:
-        self._rejected[error.code] += 1
         log.debug("%s is refused %.500s: %s", client.name, topic, error.reason)
         known = await self._serving.checked(len(payload), lambda: recognition(payload))
-        await self._publish(client, topic, rejected(error, known, self._limits.answer_bytes_max))
+        await self._publish(client, self._rejection(topic, error, known))
 
-    async def _publish(self, client: Client, topic: str, answer: bytes) -> None:
-        if not await self._answer(client.name, Message(topic, answer, qos=1)):
+    def _rejection(self, topic: str, error: SpileError, known: dict[str, str]) -> Message:
+        self._rejected[error.code] += 1
+        return Message(topic, rejected(error, known, self._limits.answer_bytes_max), qos=1)
+
+    async def _publish(self, client: Client, message: Message) -> None:
+        if not await self._answer(client.name, message):
             self._unheard += 1

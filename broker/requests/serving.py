@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from broker.mqtt.contract import Client
 from broker.mqtt.topicnames import ANONYMOUS
+from broker.regulation import Regulator
 from broker.requests.bodies import Body, read_body
 from broker.requests.lanes import Lanes, outcomes_of
 from broker.requests.limits import RequestLimits
 from broker.requests.topics import Place
-from feeds import Barrel, Store, Token, Write, Written
+from feeds import Barrel, Outcome, Store, Token, Write, Written
 from feeds.errors import SpileError
 from feeds.paths import id_levels
 
@@ -38,6 +39,8 @@ class Asked:
     client: Client
     place: Place
     payload: bytes
+    began: float = 0.0
+    """Since when it waits."""
 
     @property
     def who(self) -> str:
@@ -48,9 +51,12 @@ class Asked:
 class Serving:
     """The parts that requests are served with, and the few things that all of them do."""
 
-    def __init__(self, store: Store, readers: Executor, limits: RequestLimits, decide: Decide) -> None:
+    def __init__(
+        self, store: Store, readers: Executor, limits: RequestLimits, decide: Decide, regulator: Regulator
+    ) -> None:
         self.store = store
         self.limits = limits
+        self.regulator = regulator
         self.lanes = Lanes()
         self._readers = readers
         self._decide = decide
@@ -80,6 +86,10 @@ class Serving:
         """The request's body, taken apart."""
         return await self.checked(len(asked.payload), lambda: read_body(asked.payload))
 
+    async def outcomes(self, asked: Asked, future: Future[list[Outcome]]) -> list[Outcome]:
+        """Wait for the writer; how long the request has waited by then regulates what is let in."""
+        return await self.regulator.wait_for(outcomes_of(future), asked.began)
+
     async def write_one(self, asked: Asked, size: int, prepare: Callable[[], Prepared]) -> Written:
         """Prepare one write of `size` bytes and wait for its outcome; what refuses it is raised.
 
@@ -90,7 +100,7 @@ class Serving:
                 write, token = await self.checked(size, prepare)
                 self.allow(asked, "write", document_path(write.id))
                 lane.last = future = self.barrel(asked).submit((write,), token=token)
-            outcome = (await outcomes_of(future))[0]
+            outcome = (await self.outcomes(asked, future))[0]
         if isinstance(outcome, SpileError):
             raise outcome
         return outcome

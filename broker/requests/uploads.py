@@ -19,7 +19,6 @@ import msgspec
 from broker.requests.answers import encode_json, written_fields
 from broker.requests.assembly import Assembly
 from broker.requests.bodies import read_body
-from broker.requests.lanes import outcomes_of
 from broker.requests.serving import Asked, Prepared, Result, Serving, document_path
 from feeds import Outcome, Token, Write, Written
 from feeds.errors import BadRequest, Overloaded, SpileError, TooLarge
@@ -116,7 +115,7 @@ class Uploads:
                             write, bound = await self._prepared(serving, asked, part, upload, token)
                             lane.last = upload.written = barrel.submit((write,), token=bound)
             with _about(part.upload), self._ending(key, upload):
-                outcome = (await outcomes_of(upload.written))[0]
+                outcome = (await serving.outcomes(asked, upload.written))[0]
                 if isinstance(outcome, SpileError):
                     raise outcome
         return self._finish(key, upload, outcome), token

@@ -11,12 +11,14 @@ from typing import Final
 import msgspec
 
 from broker.requests.answers import accepted
-from broker.requests.bodies import Body, read_body
+from broker.requests.bodies import Body, read_body, read_fields
 from broker.requests.serving import Asked, Prepared, Serving
 from feeds import Write
+from feeds.body import check_document
 from feeds.errors import BadRequest
-from feeds.writes import same
+from feeds.writes import check_patch, same
 
+Read = Callable[[bytes], Body]
 Make = Callable[[Body, str | None, int], Write]
 
 
@@ -28,13 +30,11 @@ class _Deletion(msgspec.Struct, forbid_unknown_fields=True):
 async def write(serving: Serving, asked: Asked) -> bytes:
     """Serve a write from its topic and body; returns the answer on `accepted`."""
     verb, place = asked.place.verb, asked.place
-    make = VERBS[verb]
+    read, make = VERBS[verb]
     carried: list[str | None] = [None]
 
     def prepare() -> Prepared:
-        if not asked.payload:
-            raise BadRequest("The body is empty.", hint="Send a JSON object; {} is a document without fields.")
-        body = read_body(asked.payload)
+        body = read(asked.payload)
         carried[0] = body.token
         token = body.bound(asked.client.name, verb, place.barrel, place.id or "")
         return make(body, place.id, serving.document_bytes_max), token
@@ -74,4 +74,18 @@ def _named(id: str | None, verb: str) -> str:
     return id
 
 
-VERBS: Final[dict[str, Make]] = {"put": _put, "set": _set, "merge": _merge, "delete": _delete}
+def _document(payload: bytes) -> Body:
+    return read_fields(payload, check_document, "The document")
+
+
+def _patch(payload: bytes) -> Body:
+    return read_fields(payload, check_patch, "The merge patch")
+
+
+# How each verb reads its body, in the words of what it takes, and what it makes of it.
+VERBS: Final[dict[str, tuple[Read, Make]]] = {
+    "put": (_document, _put),
+    "set": (_document, _set),
+    "merge": (_patch, _merge),
+    "delete": (read_body, _delete),
+}
