@@ -60,7 +60,7 @@ def test_turning_retain_on_and_off_brings_the_broker_in_line(spile: Running) -> 
 def test_dropping_a_barrel_clears_what_was_retained(spile: Running) -> None:
     spile.http.post("/barrels/geo", json={"retain": True})
     spile.http.put("/barrels/geo/docs/a", json={"x": 1})
-    until(lambda: len(retained(spile, "barrels/geo/#")) == 2, "the document and the head")
+    until(lambda: len(retained(spile, "barrels/geo/#")) >= 2, "the document and the head")
     spile.http.delete("/barrels/geo")
     until(lambda: retained(spile, "barrels/geo/#") == [], "nothing")
 
@@ -80,7 +80,7 @@ def test_only_what_a_barrel_publishes_is_told(spile: Running) -> None:
         spile.http.put("/barrels/geo/docs/a", json={"region": "Europe", "area": 5})
         spile.http.put("/barrels/geo/docs/b", json={"region": "Asia"})
         until(lambda: "barrels/geo/region/Asia" in heard.lines, "the second document's message")
-    told = [line for line in heard.lines if line != "barrels/geo/_head"]
+    told = [line for line in heard.lines if line not in ("barrels/geo/_head", "barrels/geo/_lag")]
     assert told == ["barrels/geo/region/Europe", "barrels/geo/region/Asia"]
 
 
