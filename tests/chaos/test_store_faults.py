@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sqlite3
-import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
+from disks import small_disk
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from store_tools import change, held, refusal
@@ -216,23 +214,6 @@ def test_a_full_database_refuses_and_recovers_with_nothing_half_stored(store: St
     change(store, "PRAGMA max_page_count = 1000000")
     assert geo.put({"text": "x" * 20_000}, id="more").seq == accepted + 1
     assert store.check().problems == []
-
-
-@contextmanager
-def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of 4 MB."""
-    folder.mkdir()
-    if os.geteuid() != 0 or shutil.which("mount") is None:
-        pytest.skip("mounting a small file system takes root")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], capture_output=True, check=False
-    )
-    if mounted.returncode != 0:
-        pytest.skip("a small file system cannot be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", folder], check=True)
 
 
 def test_a_full_disk_refuses_and_recovers_with_nothing_half_stored(tmp_path: Path) -> None:

@@ -34,14 +34,19 @@ class Running:
     """A service process and how to reach it."""
 
     def __init__(
-        self, data: Path, *arguments: str, program: tuple[str, ...] = ("-m", "broker.cli.main"), **variables: str
+        self,
+        data: Path,
+        *arguments: str,
+        program: tuple[str, ...] = ("-m", "broker.cli.main"),
+        embedded: bool = True,
+        **variables: str,
     ) -> None:
         self.data = data
         self._lines: list[str] = []
         self.process = subprocess.Popen(
             [
                 *(sys.executable, *program, "serve", "--data", str(data)),
-                *("--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", *arguments),
+                *("--http", "127.0.0.1:0", *(("--mqtt", "127.0.0.1:0") if embedded else ()), *arguments),
             ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,0 +1,25 @@
+"""The database is away for ten seconds: what was accepted stays, what comes is refused and comes again."""
+
+from __future__ import annotations
+
+import time
+
+from running import until
+from trials import Trial
+
+AWAY_S = 10.0
+
+
+def test_a_database_that_is_away_for_ten_seconds_loses_nothing(trial: Trial) -> None:
+    trial.everyone()
+    trial.goes_on(40)
+    with trial.world.database_away():
+        back_at = time.monotonic() + AWAY_S
+        until(lambda: trial.world.direct("GET", "/health").status_code == 503, "a word of it in /health")
+        stood = trial.ledger.accepted_count
+        until(lambda: time.monotonic() > back_at, "the end of it", AWAY_S + 1)
+        assert trial.ledger.accepted_count == stood
+    trial.goes_on(40)
+    until(lambda: trial.world.direct("GET", "/health").status_code == 200, "a word that it is back")
+    trial.holds()
+    assert all(writer.repeats for writer in trial.writers)
