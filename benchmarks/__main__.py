@@ -17,6 +17,8 @@ NAMES = (
     "stream",
     "many_streams",
     "embedded_routing",
+    "overload",
+    "postgres",
 )
 
 

@@ -14,10 +14,11 @@ ASKED = {"rows_per_s": 30_000, "grown_mib": "flat"}
 BATCH = 1_000
 
 
-def measure(changes: int, docs: bool) -> dict[str, float]:
-    """Load so many documents, then hear of them all from the beginning."""
-    with service() as running:
-        running.create("bench")
+def measure(changes: int, docs: bool, broker: str | None = None) -> dict[str, float]:
+    """Load so many documents, then hear of them all from the beginning, over the embedded broker or another."""
+    with service(broker=broker) as running:
+        # Of paths another broker would be told all.
+        running.create("bench", **({"publish": ["_id/#"]} if broker else {}))
         bodies = documents(changes)
         with httpx.Client(base_url=running.url, timeout=60) as client:
             for at in range(0, changes, BATCH):

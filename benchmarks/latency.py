@@ -44,9 +44,9 @@ def wait_for(heard: dict[str, float], count: int) -> None:
         time.sleep(0.01)
 
 
-def to_mqtt(rate: int, seconds: int) -> dict[str, float]:
-    """To a plain subscriber of `_id/#`."""
-    with service() as running:
+def to_mqtt(rate: int, seconds: int, broker: str | None = None) -> dict[str, float]:
+    """To a plain subscriber of `_id/#`, on the embedded broker or another."""
+    with service(broker=broker) as running:
         running.create("bench")
         heard: dict[str, float] = {}
         ready = threading.Event()

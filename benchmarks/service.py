@@ -39,13 +39,14 @@ class RunningService:
 
 
 @contextmanager
-def service(*arguments: str) -> Iterator[RunningService]:
-    """A service on free ports in a folder of its own, for the length of the block."""
+def service(*arguments: str, broker: str | None = None) -> Iterator[RunningService]:
+    """A service on free ports in a folder of its own, for the length of the block; `broker` is one to use."""
+    mqtt = ("--mqtt", "127.0.0.1:0") if broker is None else ("--broker", broker)
     with folder() as place:
         process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "broker.cli.main", "serve", "--data", str(place)),
-                *("--http", "127.0.0.1:0", "--mqtt", "127.0.0.1:0", "--log-level", "warning", *arguments),
+                *("--http", "127.0.0.1:0", *mqtt, "--log-level", "warning", *arguments),
             ],
             stdout=subprocess.PIPE,
             text=True,

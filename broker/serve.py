@@ -10,32 +10,42 @@ import gc
 import logging
 import signal
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import uvloop
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 
-from broker.access import TokenAccess, TokenGate
+from broker.access import TokenAccess
 from broker.addresses import without_password
+from broker.brokers import Broker, broker_figures, broker_health, broker_url, make_broker, publisher_name
 from broker.cli.version import version_text
+from broker.external import ExternalBroker
+from broker.health import Health
 from broker.http.application import Application
 from broker.http.server import HttpServer, serve_http
 from broker.http.services import Access, HttpLimits, OpenAccess, Services
+from broker.instance import Instance
+from broker.lags import Lags, here
 from broker.maintenance import Maintenance
-from broker.mqtt.contract import Message
-from broker.mqtt.embedded import EmbeddedBroker
-from broker.mqtt.gate import OpenGate
-from broker.mqtt.limits import BrokerLimits
+from broker.mqtt.contract import Message, Publisher
 from broker.packages import check_packages
+from broker.publishing.election import Election
+from broker.publishing.lag import LagTopics
 from broker.publishing.publisher import LogPublisher
+from broker.publishing.turns import Turns
+from broker.regulation import Regulation, Regulator
 from broker.requests.limits import RequestLimits
 from broker.requests.service import RequestService
 from broker.settings import Settings
+from broker.store_trial import StoreTrial
 from feeds import Store, StoreSettings
+from feeds.storage.locks import Fence
+from feeds.storage.writer import WAITING_BYTES_MAX
 from listeners.stream.service import ServiceLimits, StreamService
 
 log = logging.getLogger("spile.service")
@@ -50,28 +60,29 @@ class Service:
 
     settings: Settings
     store: Store
-    mqtt: EmbeddedBroker
+    mqtt: Broker
     streams: StreamService
-    publisher: LogPublisher
+    publisher: LogPublisher | Turns
+    election: Election | None
     maintenance: Maintenance
     requests: RequestService
+    health: Health
     http: HttpServer
 
     def watched(self) -> dict[str, asyncio.Future[Any]]:
         """The parts whose end ends the service."""
+        election = {} if self.election is None or self.election.task is None else {"election": self.election.task}
         return {
+            **election,
             "mqtt": asyncio.create_task(self._mqtt_failed(), name="spile-mqtt-watch"),
             "publisher": self.publisher.task,
             "http": self.http.finished,
             "maintenance": self.maintenance.task,
+            "health": self.health.task,
         }
 
     async def _mqtt_failed(self) -> None:
         raise await self.mqtt.failed()
-
-    def health(self) -> dict[str, dict[str, Any]]:
-        """The state of every part."""
-        return _health(self.store, self.mqtt, self.publisher, self.maintenance)
 
 
 @asynccontextmanager
@@ -94,41 +105,68 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         stack.callback(followers.shutdown)
 
         streams = StreamService(store, followers, loop, limits=ServiceLimits(streams_per_owner=settings.streams_max))
-        mqtt: EmbeddedBroker
+        mqtt: Broker
 
         async def answer(client: str, message: Message) -> bool:
             return await mqtt.publish_to(client, message)
 
+        regulator = make_regulator(settings, store)
         requests = RequestService(
             store,
             streams,
             answer,
             readers,
-            RequestLimits(answer_bytes_max=settings.publish_bytes_max, publish_bytes_max=settings.publish_bytes_max),
+            RequestLimits(
+                answer_bytes_max=settings.publish_bytes_max,
+                publish_bytes_max=settings.publish_bytes_max,
+            ),
+            regulator=regulator,
         )
         stack.callback(requests.close)
-        mqtt = EmbeddedBroker(
-            host=settings.mqtt.host,
-            port=settings.mqtt.port,
-            websocket=(settings.mqtt_ws.host, settings.mqtt_ws.port) if settings.mqtt_ws else None,
-            origins=settings.allowed_origins,
-            gate=OpenGate() if settings.token is None else TokenGate(settings.token.get_secret_value()),
-            requests=requests,
-            state=settings.data,
-            limits=BrokerLimits(
-                packet_bytes=settings.packet_bytes_max,
-                connections=settings.connections_max,
-                queue_messages=settings.session_messages_max,
-                queue_bytes=settings.session_bytes_max,
-            ),
-        )
+        name, election = await _told_as(settings, store, stack)
+        mqtt = make_broker(settings, store.id, requests, election.confirm if election else None)
         await mqtt.start()
         stack.push_async_callback(mqtt.stop)
         stack.push_async_callback(streams.stop)
-        publisher = LogPublisher(store, mqtt, followers, publish_bytes_max=settings.publish_bytes_max)
+        lags = Lags(store, streams, followers)
+        stack.push_async_callback(lags.stop)
+
+        def publish(
+            to: Publisher, fence: Fence | None = None, connects: Callable[[], int] = lambda: 0
+        ) -> LogPublisher:
+            return LogPublisher(
+                store,
+                to,
+                followers,
+                name=name,
+                publish_bytes_max=settings.publish_bytes_max,
+                lags=LagTopics(lags, name),
+                fence=fence,
+                connects=connects,
+            )
+
+        publisher: LogPublisher | Turns
+        if isinstance(mqtt, ExternalBroker):
+            assert election is not None
+            publisher = Turns(election, mqtt, publish)
+        else:
+            publisher = publish(mqtt)
         stack.push_async_callback(publisher.stop)
-        maintenance = Maintenance(store, readers, settings.maintain_every)
+        if isinstance(mqtt, ExternalBroker):
+            stack.callback(mqtt.hurry)  # what waits for a broker that is away does not keep the service from stopping
+        trial = StoreTrial(store)
+        maintenance = Maintenance(store, trial, readers, settings.maintain_every)
         stack.push_async_callback(maintenance.stop)
+        health = Health(
+            {
+                "store": trial.health,
+                "mqtt": publisher.broker_health if isinstance(publisher, Turns) else lambda: broker_health(mqtt),
+                "publisher": publisher.health,
+                "maintenance": maintenance.health,
+                "pressure": regulator.health,
+            }
+        )
+        stack.push_async_callback(health.stop)
 
         access: Access = OpenAccess()
         if settings.token is not None:
@@ -139,30 +177,61 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
                 streams=streams,
                 readers=readers,
                 access=access,
-                health=lambda: _health(store, mqtt, publisher, maintenance),
+                health=health.look,
                 registry=_registry(),
                 version=version_text(),
                 limits=HttpLimits(
                     document_bytes_max=settings.document_bytes_max,
                     bulk_bytes_max=settings.bulk_bytes_max,
+                    connections_max=settings.http_connections_max,
                     requests_max=settings.requests_max,
                     bytes_max=settings.request_bytes_max,
                     hosts=frozenset(settings.allowed_hosts),
                     origins=frozenset(settings.allowed_origins),
                 ),
+                lags=lags,
                 gauges={
                     "store": store.stats,
-                    "mqtt": lambda: asdict(mqtt.stats()),
+                    "mqtt": broker_figures(mqtt),
                     "publisher": publisher.stats,
                     "streams": streams.stats,
                     "requests": requests.stats,
                     "maintenance": maintenance.stats,
+                    "health": health.stats,
+                    "pressure": regulator.stats,
                 },
+                regulator=regulator,
             )
         )
         http = await serve_http(app, settings.http.host, settings.http.port, stop_s_max=int(settings.stop_timeout))
         stack.push_async_callback(http.stop)
-        yield Service(settings, store, mqtt, streams, publisher, maintenance, requests, http)
+        yield Service(settings, store, mqtt, streams, publisher, election, maintenance, requests, health, http)
+
+
+async def _told_as(settings: Settings, store: Store, stack: AsyncExitStack) -> tuple[str, Election | None]:
+    """The name under which it is stored what the broker was told; and for an external one, whose turn it is."""
+    if settings.broker is not None:
+        name = publisher_name(settings, None)
+        election = Election(store.locks(), name, f"{here()}:{uuid.uuid4().hex[:8]}")
+        stack.push_async_callback(election.stop)
+        await election.start()
+        return name, election
+    if not store.database.is_shared:
+        return publisher_name(settings, None), None
+    instance = Instance(settings.data)
+    stack.callback(instance.close)
+    return publisher_name(settings, instance.id), None
+
+
+def make_regulator(settings: Settings, store: Store) -> Regulator:
+    """What lets requests in, over HTTP and MQTT alike; it shows the writer's queue beside its own."""
+    regulator = Regulator(
+        Regulation(settings.queue_ms_target / 1000, settings.units_per_second, settings.units_burst)
+    )
+    writer = store.writer
+    regulator.watch_queue("writer", lambda: (writer.stats()["writer_waiting"], settings.write_queue_max))
+    regulator.watch_queue("writer_bytes", lambda: (writer.stats()["writer_waiting_bytes"], WAITING_BYTES_MAX))
+    return regulator
 
 
 def _registry() -> CollectorRegistry:
@@ -170,24 +239,6 @@ def _registry() -> CollectorRegistry:
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     return registry
-
-
-def _health(
-    store: Store, mqtt: EmbeddedBroker, publisher: LogPublisher, maintenance: Maintenance
-) -> dict[str, dict[str, Any]]:
-    told = mqtt.stats()
-    lag = publisher.stats()
-    return {
-        "store": {"ok": store.failure is None, "failure": store.failure, **store.stats()},
-        "mqtt": {"ok": told.failure is None, "connections": told.connections, "failure": told.failure},
-        "publisher": {
-            "ok": lag["failure"] is None and not publisher.task.done(),
-            "behind": sum(lag["behind"].values()),
-            "set_aside": lag["set_aside"],
-            "failure": lag["failure"],
-        },
-        "maintenance": {"ok": maintenance.failure is None, "failure": maintenance.failure},
-    }
 
 
 def run(settings: Settings, announce: Callable[[Service], None] | None = None) -> None:
@@ -224,16 +275,16 @@ def _announce(service: Service) -> None:
     """Say where the service listens, and what to try next."""
     settings = service.settings
     http = f"http://{settings.http.host}:{service.http.port}"
-    port = service.mqtt.port
+    mqtt = broker_url(settings, service.mqtt)
     url = "" if service.http.port == 8000 else f" --url {http}"
     print(
         f"Spile {version_text()} is running.\n"
         f"  HTTP   {http}\n"
-        f"  MQTT   mqtt://{settings.mqtt.host}:{port}\n"
+        f"  MQTT   {mqtt}{' (not run by Spile)' if settings.broker else ''}\n"
         f"  store  {without_password(settings.database_url)}\n"
         "\n"
         "Try, in a second terminal:\n"
-        f"  mosquitto_sub -p {port} -v -t 'barrels/#'                   # hear every change\n"
+        f"  mosquitto_sub {_listening(settings, service.mqtt)}                   # hear every change\n"
         "\n"
         "and in a third:\n"
         f"  spile create demo{url}\n"
@@ -241,3 +292,11 @@ def _announce(service: Service) -> None:
         f"  spile find demo country/France{url}                         # find it by what it holds\n",
         flush=True,
     )
+
+
+def _listening(settings: Settings, broker: Broker) -> str:
+    """How `mosquitto_sub` hears everything."""
+    if isinstance(broker, ExternalBroker):
+        secret = " -u USER -P PASSWORD" if broker.access.user is not None else ""
+        return f"-L {broker.access.address}/{settings.broker_prefix}barrels/#{secret} -v"
+    return f"-p {broker.port} -v -t 'barrels/#'"

@@ -9,15 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, Self
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     GetPydanticSchema,
     PlainSerializer,
     SecretStr,
     ValidationError,
+    field_validator,
     model_validator,
 )
 from pydantic_core import core_schema
@@ -29,6 +31,8 @@ from pydantic_settings import (
 )
 
 from broker.addresses import Address
+from broker.external.access import BrokerAddress
+from broker.external.names import check_prefix
 from broker.logs import LogFormat, LogLevel
 from feeds.errors import BadRequest
 
@@ -36,6 +40,7 @@ __all__ = ["Described", "Settings", "describe_settings", "load_settings"]
 
 KIB = 1024
 MIB = 1024 * KIB
+_AROUND_BYTES = 32 * KIB  # of a message beside its document: the topic, the row, its leaves
 
 
 def _as_address(value: object) -> Address:
@@ -59,8 +64,12 @@ HostPort = Annotated[
     PlainSerializer(str, return_type=str),
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+Prefix = Annotated[str, AfterValidator(check_prefix)]
+Kind = Literal["auto", "plain", "nats"]
 Bytes = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=1)]
+Milliseconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -87,6 +96,38 @@ class Settings(BaseSettings):
     mqtt_ws: HostPort | None = Field(
         None, description="HOST:PORT of MQTT over WebSocket on the embedded broker; default: off."
     )
+    broker: str | None = Field(
+        None,
+        description="mqtt://HOST:PORT or mqtts://HOST:PORT of a broker to use instead of the embedded one.",
+        repr=False,
+    )
+    broker_user: str | None = Field(None, description="Spile's user at that broker.")
+    broker_password: SecretStr | None = Field(None, description="Its password.")
+    broker_password_file: Path | None = Field(None, description="File whose first line is the password.")
+    broker_ca: Path | None = Field(
+        None, description="PEM file of the authority that signed that broker's certificate; default: the system's."
+    )
+    broker_cert: Path | None = Field(None, description="PEM file of Spile's client certificate, for mqtts://.")
+    broker_key: Path | None = Field(None, description="PEM file of its key; default: it stands in the same file.")
+    broker_prefix: Prefix = Field("", description="Levels before `barrels/`, `from/` and `to/` there, as `site1`.")
+    broker_kind: Kind = Field(
+        "auto",
+        description="nats: `.` and space in topics are encoded; plain: they are not; auto: found out by trying.",
+    )
+    broker_keepalive: int = Field(
+        15,
+        ge=1,
+        le=65_535,
+        description="Seconds after which a silent broker is pinged, and as many more for an answer.",
+    )
+    broker_window: int = Field(
+        1_000, ge=1, le=30_000, description="Changes sent to that broker and not yet acknowledged."
+    )
+    broker_packet_bytes_max: Bytes = Field(MIB, description="Largest message that the broker takes.")
+    broker_probe_user: str | None = Field(
+        None, description="A device's user at that broker, whose bounds are tried at the start."
+    )
+    broker_probe_password: SecretStr | None = Field(None, description="Its password.")
     token: SecretStr | None = Field(
         None, description="One secret that every request has to carry (HTTP: `Authorization: Bearer …`)."
     )
@@ -108,6 +149,17 @@ class Settings(BaseSettings):
         1_000_000, description="Changes that may wait for the broker before only newest states are told."
     )
 
+    queue_ms_target: Milliseconds = Field(
+        50.0, description="Milliseconds that writes may wait; when they wait longer, the newest are refused."
+    )
+    units_per_second: Rate | None = Field(
+        None,
+        description="Request units that one client may use in a second (1 KiB written, 10 KiB read); default: any.",
+    )
+    units_burst: Rate | None = Field(
+        None, description="Request units that it may use at once; default: those of ten seconds."
+    )
+    http_connections_max: Count = Field(10_000, description="HTTP connections open at once.")
     requests_max: Count = Field(512, description="HTTP requests in work at once; others are overloaded.")
     request_bytes_max: Bytes = Field(256 * MIB, description="Bytes of HTTP bodies held at once.")
     write_queue_max: Count = Field(20_000, description="Writes that may wait for the writer.")
@@ -136,10 +188,47 @@ class Settings(BaseSettings):
     @property
     def exposed(self) -> tuple[str, ...]:
         """The settings whose address can be reached from other machines, each as `name HOST:PORT`."""
-        listening = {"http": self.http, "mqtt": self.mqtt, "mqtt_ws": self.mqtt_ws}
+        embedded = {} if self.broker else {"mqtt": self.mqtt, "mqtt_ws": self.mqtt_ws}
+        listening = {"http": self.http, **embedded}
         return tuple(
             f"{name} {address}" for name, address in listening.items() if address and not address.is_loopback
         )
+
+    @field_validator("broker")
+    @classmethod
+    def _check_broker(cls, url: str | None) -> str | None:
+        try:
+            if url is not None:
+                BrokerAddress.parse(url)
+        except BadRequest as error:
+            raise ValueError(f"{error.reason} {error.hint}") from None
+        return url
+
+    @model_validator(mode="after")
+    def _refuse_two_brokers(self) -> Self:
+        """Either the embedded broker or another: what is said of the one that does not run is a mistake."""
+        given = sorted(self.model_fields_set)
+        if self.broker is None:
+            idle = [name for name in given if name.startswith("broker_")]
+            if idle:
+                raise ValueError(f"{', '.join(idle)}: these are about an external broker; name it as broker")
+            return self
+        embedded = [name for name in given if name in ("mqtt", "mqtt_ws")]
+        if embedded:
+            raise ValueError(
+                f"broker: with an external broker no embedded one runs; leave out {' and '.join(embedded)}"
+            )
+        if self.broker_password is not None and self.broker_password_file is not None:
+            raise ValueError("broker_password and broker_password_file: give one of the two")
+        tls = [name for name in given if name in ("broker_ca", "broker_cert", "broker_key")]
+        if tls and not BrokerAddress.parse(self.broker).tls:
+            raise ValueError(f"{', '.join(tls)}: these are about TLS; write mqtts:// in broker")
+        if self.publish_bytes_max + _AROUND_BYTES > self.broker_packet_bytes_max:
+            raise ValueError(
+                f"publish_bytes_max: documents of {self.publish_bytes_max} bytes do not fit into messages of "
+                f"{self.broker_packet_bytes_max} (broker_packet_bytes_max) with what stands around them"
+            )
+        return self
 
     @model_validator(mode="after")
     def _refuse_open_listening(self) -> Self:

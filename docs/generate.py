@@ -21,7 +21,7 @@ import httpx
 import msgspec
 from typer.main import get_command
 
-from broker.cli.exits import EXIT_CODES, REFUSED
+from broker.cli.exits import EXIT_CODES, EXIT_MEANINGS, REFUSED
 from broker.cli.main import app
 from broker.http.errors import STATUS
 from broker.serve import serving
@@ -37,11 +37,6 @@ HERE = Path(__file__).parent / "reference"
 ERROR_MODULES = ("feeds.errors", "listeners.errors", "broker.http.errors", "broker.requests.errors")
 NOTE = "<!-- Written by docs/generate.py from the code. Change the code, and run it again. -->\n\n"
 KIB, MIB = 1024, 1024 * 1024
-
-NOT_YET = {
-    "database": "Only SQLite is built yet.",
-}
-"""What is said beside settings and options that are ahead of what is built."""
 
 
 def pages() -> dict[Path, str]:
@@ -71,8 +66,7 @@ def settings() -> str:
     """The service's settings, and those of a barrel."""
     rows = []
     for each in describe_settings():
-        about = " ".join(part for part in (each.description, NOT_YET.get(each.name)) if part)
-        rows.append((f"`{each.name}`", f"`{each.variable}`", _default(each.name, each.default), about))
+        rows.append((f"`{each.name}`", f"`{each.variable}`", _default(each.name, each.default), each.description))
     return f"""# Settings
 
 ## Of the service
@@ -143,7 +137,7 @@ def commands() -> str:
         "token, give it in `SPILE_TOKEN`.\n\n"
         "On a terminal the output is for people. In a pipe it is JSON, one object a line, so that "
         "`spile find geo region/Europe | jq .id` works. Messages about what went wrong go to standard error.\n\n"
-        "Exit codes: 0 done, 1 refused or not found, 2 wrong use, 3 no service, 130 interrupted.\n"
+        f"Exit codes: {EXIT_MEANINGS}.\n"
     ]
     panel = None
     for name, command in group.commands.items():
@@ -171,7 +165,8 @@ def _command(name: str, command: Any) -> str:
 
 
 def _shown(argument: Any) -> str:
-    return str(argument.metavar or argument.name.upper()).replace("[", "").replace("]", "")
+    name = str(argument.metavar or argument.name.upper()).replace("[", "").replace("]", "")
+    return name + "..." if argument.nargs == -1 and not name.endswith("...") else name
 
 
 def _usage(argument: Any) -> str:
@@ -187,7 +182,7 @@ def _option(option: Any) -> tuple[str, str]:
         about += f" Default: `{default}`."
     if isinstance(option.show_default, str):
         about += f" Default: {option.show_default}."
-    return names + value, " ".join(part for part in (about, NOT_YET.get(option.name)) if part)
+    return names + value, about
 
 
 # -- errors
@@ -220,7 +215,8 @@ Some carry more: `not_found` has `"missing": true` or `"deleted": true` where a 
 exit code; over MQTT the same object comes on `to/<client>/rejected/…`. In Python each code is a class of
 `feeds.errors` or `listeners.errors`, all of them under `SpileError`. [What errors promise](../concepts/errors.md).
 
-*again* says that the very same request may succeed later. `overloaded` and `unavailable` come with `Retry-After`.
+*again* says that the very same request may succeed later. `overloaded`, `rate_limited` and `unavailable` come with
+`Retry-After`.
 
 {table(("code", "status", "exit", "again", "meaning", "hint"), rows)}"""
 
@@ -295,7 +291,8 @@ def _schema(held: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_schema({"schema": each}) for each in schema["anyOf"])
     if schema.get("type") == "object":
-        names = [name for name in schema.get("properties", {}) if not re.match("_(conflicts|history)$", name)]
+        rare = re.compile("_(conflicts|history|branches)$")
+        names = [name for name in schema.get("properties", {}) if not rare.match(name)]
         return f"object with {', '.join(f'`{name}`' for name in names)}" if names else "object"
     if schema.get("type") == "array":
         return f"list of {_schema({'schema': schema['items']})}"

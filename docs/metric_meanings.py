@@ -8,8 +8,17 @@ MEANINGS: dict[str, str] = {
         "Seconds from a request's headers to its answer's last byte, by `method` and `route`. A histogram; live "
         "feeds are left out."
     ),
-    "spile_http_depth": "In work now: `requests`, bytes of bodies held (`http_body_bytes`), live feeds.",
+    "spile_http_depth": (
+        "In work now, by `name`: connections, requests, bytes of bodies, live feeds, refusals held for a moment."
+    ),
     "spile_http_limit": "The limits of the same, by the same names.",
+    "spile_pressure_units": "Writes in work over every way in, in request units (a KiB each).",
+    "spile_pressure_window": "What they have to fit in while writes wait for too long; 0 while they do not.",
+    "spile_pressure_clients": "Clients that have writes in work.",
+    "spile_pressure_waited_ms": "The shortest wait of a write in the last interval; the target is `queue_ms_target`.",
+    "spile_pressure_refused": "Requests refused since the start, by the setting (label `name`) that was exceeded.",
+    "spile_pressure_rated_clients": "Clients whose rate is remembered; 0 without `units_per_second`.",
+    "spile_requests_refused": "Requests over MQTT refused because one of their limits was reached, since the start.",
     "spile_http_refused": "Requests refused because one of these limits was reached, since the start.",
     "spile_store_writer_waiting": "Writes that wait for the writer; the limit is `write_queue_max`.",
     "spile_store_writer_waiting_bytes": "Bytes of the bodies among them.",
@@ -33,14 +42,49 @@ MEANINGS: dict[str, str] = {
     "spile_mqtt_queues": (
         "Depth of the broker's queues by `name`: messages that wait (`mqtt_deliveries`), are sent and not yet "
         "acknowledged (`mqtt_in_flight`), are kept for absent sessions (`mqtt_kept`), requests in work "
-        "(`mqtt_requests`), retained messages on their way to new subscribers (`mqtt_replays`), changes of the "
-        "broker's own state that wait for the disk (`mqtt_state`)."
+        "(`mqtt_requests`), refused ones that wait for their PUBACK (`mqtt_slowed`), retained messages "
+        "on their way to new subscribers (`mqtt_replays`), changes of the broker's own state that wait for the disk "
+        "(`mqtt_state`)."
     ),
     "spile_publisher_published": "Messages that the publisher handed to the broker since the start.",
-    "spile_publisher_behind": "Changes of a barrel (label `name`) that were not yet told to the broker.",
-    "spile_publisher_behind_seconds": "For how long the publisher has been behind in this barrel.",
+    "spile_publisher_seq_behind": (
+        "Changes of a `barrel` that a `broker` was not yet told, by the stored position; every broker that was ever "
+        "published to is shown."
+    ),
+    "spile_publisher_seconds_behind": "How old the oldest of these is; 0 when there are none.",
     "spile_publisher_set_aside": "Messages that the broker will never take; they were logged and passed.",
+    "spile_publisher_holder": "With an external broker: 1 where this process publishes to it, else 0.",
+    "spile_publisher_term": "The number of its turn, 0 where another publishes. It grows with each take-over.",
+    "spile_publisher_terms": "How often this process became the one that publishes, since the start.",
+    "spile_publisher_waiting_seconds": "For how long it has waited for the broker or the store; 0 while it does not.",
+    "spile_health_ok": "By part (label `name`) 1, or 0 while it is `failing` and refuses what it is there for.",
+    "spile_health_waiting": "By part 1 while it is `waiting`: it stands still, and goes on by itself. Else 0.",
     "spile_streams_streams": "Streams open now, over every transport.",
+    "spile_stream_seq_behind": (
+        "Changes that the listener of a stream has still to be told or to acknowledge, by `barrel`, `client` and "
+        "`stream`. What its patterns do not match is passed without it."
+    ),
+    "spile_stream_seconds_behind": "How old the oldest of these is.",
+    "spile_listener_seq_behind": (
+        "Changes that a `listener` with a name has still to do in a `barrel`: as of its stream while it is "
+        "connected, else all that was written since its cursor."
+    ),
+    "spile_listener_seconds_behind": (
+        "How old the oldest of these is; 0 when it is level. Beyond what the log keeps: at least so much."
+    ),
+    "spile_listener_connected": "Whether it is connected to this process: 1 or 0.",
+    "spile_listener_snapshot": (
+        "1 where its place does not hold any more (the barrel was made anew, or the log forgot it) or it is being "
+        "told everything anew; else 0."
+    ),
+    "spile_lag_age_seconds": (
+        "How old these figures are; they are looked at when somebody asks, once a second at most. It grows while the "
+        "store cannot be read."
+    ),
+    "spile_lag_left_out": (
+        "By `kind` (`listener`, `stream`, `publisher`) how many have no series of their own: the 200 that are "
+        "furthest behind are shown. `spile listeners` shows all."
+    ),
     "spile_streams_cursors_waiting": "Cursors of listeners that wait to be stored.",
     "spile_streams_replays_waiting": "Replays of the past that wait for a thread.",
     "spile_requests_depth": "Requests over MQTT in work (`mqtt_requests`), and their bytes (`mqtt_request_bytes`).",
@@ -63,12 +107,13 @@ MEANINGS: dict[str, str] = {
 
 ONLY_AFTER_USE = frozenset(
     {
-        "spile_publisher_behind",
-        "spile_publisher_behind_seconds",
         "spile_requests_served",
         "spile_requests_rejected",
         "spile_http_requests_total",
         "spile_http_request_seconds",
+        "spile_publisher_holder",
+        "spile_publisher_term",
+        "spile_publisher_terms",
         *(name for name in MEANINGS if name.startswith("spile_maintenance_last_")),
     }
 )

@@ -45,6 +45,10 @@ class Cursors:
             self._task = asyncio.get_running_loop().create_task(self._run(), name="spile cursors")
         self._wake.set()
 
+    def moved(self) -> dict[tuple[str, str], Position]:
+        """Where listeners stand who moved and are not written yet, by barrel and name."""
+        return dict(self._moved)
+
     async def forget(self, barrel: str, name: str) -> bool:
         """Forget where this listener stands; whether it had a cursor."""
         async with self._flushing:  # what is on its way must not bring it back

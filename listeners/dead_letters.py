@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -61,6 +62,11 @@ def replay(letters: DeadLetters, callback: Callable[[Change], object]) -> int:
         letters.discard([letter.key])
         told += 1
     return told
+
+
+def counted(barrel: Barrel) -> Counter[str]:
+    """How many dead letters are kept in a barrel, by the listener's name."""
+    return Counter(id_.removeprefix(_PREFIX).rsplit("/", 2)[0] for id_ in barrel.local_ids(_PREFIX))
 
 
 class BarrelDeadLetters:

@@ -24,6 +24,8 @@ from listeners.stream.receiver import Receiver
 
 log = logging.getLogger("spile.listeners")
 
+PATIENCE_S = 10.0  # for a first answer, so that a wrong address is told soon
+
 # A link that takes no message for so long is dead, whatever its socket says.
 _SEND_S_MAX = 15.0
 # How long acknowledgements may lie until the receiver learns of them, when there is no other reason to look.
@@ -68,7 +70,7 @@ class Following:
         dial: Callable[[], Link],
         inbox: Inbox,
         *,
-        patience_s: float | None = 10.0,
+        patience_s: float | None = PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Follow over links that `dial` makes. `patience_s`: how long to try until a service answers for the

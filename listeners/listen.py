@@ -17,7 +17,7 @@ from feeds.errors import SpileError
 from feeds.patterns import parse_patterns
 from feeds.positions import Position, parse_since
 from listeners.changes import Change, Snapshot, change_of, snapshot_of
-from listeners.following import Following
+from listeners.following import PATIENCE_S, Following
 from listeners.inbox import Inbox
 from listeners.source import Source, checked, opened
 from listeners.stream.actions import Item, Wanted
@@ -40,7 +40,7 @@ def listen(
     window: int = WINDOW_DEFAULT,
     bytes: int = BYTES_DEFAULT,
     token: str | None = None,
-    patience_s: float | None = 10.0,
+    patience_s: float | None = PATIENCE_S,
     on_snapshot_start: OnSnapshot | None = None,
     on_snapshot_end: OnSnapshot | None = None,
 ) -> Listening:
@@ -48,7 +48,7 @@ def listen(
 
     `source` is a URL (`mqtt://HOST/BARREL`, `ws://` or `http://HOST/BARREL`, `sqlite:///…#BARREL`, `FOLDER#BARREL`)
     or a `Barrel`. Without patterns every change is told. `since` is a position, `first` (also 0) or `now`; a
-    `name` has a cursor that is kept with the barrel, and beats `since`. With `follow` off it ends at the present.
+    `name` has a cursor that is kept in the store, and beats `since`. With `follow` off it ends at the present.
     `window` rows and `bytes` are the most that is held here unacknowledged. `patience_s` is how long to try for a
     first answer (None: for ever); later, lost connections are made again without end.
 
@@ -233,7 +233,7 @@ async def listen_async(
     window: int = WINDOW_DEFAULT,
     bytes: int = BYTES_DEFAULT,
     token: str | None = None,
-    patience_s: float | None = 10.0,
+    patience_s: float | None = PATIENCE_S,
     on_snapshot_start: OnSnapshotAsync | None = None,
     on_snapshot_end: OnSnapshotAsync | None = None,
 ) -> AsyncGenerator[Change, None]:

@@ -114,6 +114,12 @@ class Backend(Protocol):
     def follow(self, barrel: str, query: ChangesQuery) -> Iterator[bytes]:
         """Rows as JSON as they come, without end; after a lost connection from the last row on."""
 
+    def listeners(self, barrel: str | None) -> dict[str, Any]:
+        """Who follows a barrel, or any: `{listeners, streams, publishers}`, each a list."""
+
+    def forget(self, barrel: str, listener: str) -> None:
+        """Forget where the listener stands; NotFound if nobody of that name was there."""
+
     def listening_to(self, barrel: str) -> Any:
         """Where `listeners` hears this barrel: a URL, or the barrel itself."""
 

@@ -12,7 +12,7 @@ import msgspec
 
 from broker.cli.backend import Backend, BulkResult, ChangesQuery, FindQuery, Found, GetQuery
 from feeds import Barrel, BarrelSettings, Store, Written
-from feeds.errors import BadRequest, EpochChanged, SpileError, StoreLocked
+from feeds.errors import BadRequest, EpochChanged, NotFound, SpileError, StoreLocked
 from feeds.paths import encode_segment
 from feeds.patterns import Pattern, parse_patterns
 from feeds.positions import SEQ_MAX, parse_since
@@ -131,6 +131,15 @@ class DirectBackend(Backend):
             "a store that this command holds cannot change meanwhile, so there is nothing to follow",
             hint="Start the service (`spile serve`) and follow it with --url.",
         )
+
+    def listeners(self, barrel: str | None) -> dict[str, Any]:
+        from listeners.lags import lag_report
+
+        return _plain(lag_report(self._store, barrel=barrel, dead_letters=True))
+
+    def forget(self, barrel: str, listener: str) -> None:
+        if not self._store.cursors.forget(barrel, listener):
+            raise NotFound(f"No listener {listener!r} is known in {barrel!r}", hint="`spile listeners` shows them.")
 
     def listening_to(self, barrel: str) -> Barrel:
         """The barrel itself, which `listeners` can follow in process."""

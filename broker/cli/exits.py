@@ -48,6 +48,7 @@ EXIT_CODES = {
     "newer_schema": REFUSED,
     "damaged": REFUSED,
     "overloaded": NO_SERVICE,
+    "rate_limited": NO_SERVICE,
     "unavailable": NO_SERVICE,
     "store_locked": NO_SERVICE,
     "timeout": NO_SERVICE,

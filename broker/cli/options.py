@@ -16,6 +16,7 @@ __all__ = [
     "DatabaseOption",
     "DocsOption",
     "MqttOption",
+    "OptionalBarrelName",
     "PathPattern",
     "Patterns",
     "RevOption",
@@ -130,6 +131,15 @@ DatabaseOption = Annotated[
 ]
 BarrelName = Annotated[
     str, typer.Argument(metavar="BARREL", help="The barrel's name.", callback=_checked(_check_barrel))
+]
+OptionalBarrelName = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="BARREL",
+        help="The barrel's name; none: all of them.",
+        callback=_checked(_check_barrel),
+        show_default=False,
+    ),
 ]
 PathPattern = Annotated[
     str,

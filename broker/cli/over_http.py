@@ -46,6 +46,13 @@ class _Results(msgspec.Struct):
     results: list[dict[str, Any]]
 
 
+class _Health(msgspec.Struct):
+    ok: bool
+    state: str
+    version: str
+    parts: dict[str, dict[str, Any]]
+
+
 class HttpBackend(Backend):
     """One service at one address, over one connection at a time."""
 
@@ -164,8 +171,23 @@ class HttpBackend(Backend):
             time.sleep(RECONNECT_S[min(failures, len(RECONNECT_S) - 1)])
             failures += 1
 
+    def listeners(self, barrel: str | None) -> dict[str, Any]:
+        return self._object("GET", "/listeners" if barrel is None else f"{_barrel(barrel)}/listeners")
+
+    def forget(self, barrel: str, listener: str) -> None:
+        self._answer("DELETE", f"{_barrel(barrel)}/listeners/{_segment(listener)}")
+
     def listening_to(self, barrel: str) -> str:
         return self._url + _barrel(barrel)
+
+    def health(self, answer_s_max: float) -> dict[str, Any]:
+        """What the service says of its parts, also while one fails."""
+        try:
+            answer = self._client.get("/health", timeout=answer_s_max)
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        health = self._read(answer.content, _Health)
+        return msgspec.to_builtins(health)  # type: ignore[no-any-return]
 
     def close(self) -> None:
         self._client.close()

@@ -6,9 +6,9 @@ composition root. Nothing here knows a socket.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from broker.mqtt.topicnames import client_name
 
@@ -34,9 +34,10 @@ class Publisher(Protocol):
         """Return when the broker has acknowledged every message of the batch.
 
         For the embedded broker that is: each is in the bounded queue of every matching session (persistent
-        sessions at QoS 1 and 2, and what is retained: durably). Raises `Unavailable` otherwise; the caller then
-        publishes the batch again, and some of it may arrive twice. Raises `BadRequest` for a topic that
-        cannot be published to.
+        sessions at QoS 1 and 2, and what is retained: durably). An external one has acknowledged the last message
+        of the batch, and every one of QoS 1. Raises `Unavailable` otherwise; the caller then publishes the batch
+        again, and some of it may arrive twice. Raises `BadRequest` where the broker will never take a message (an
+        external one: for its topic or its size); the caller finds it by publishing each alone, and passes it.
         """
         ...
 
@@ -97,12 +98,21 @@ class Requests(Protocol):
         """Whether a publication to this topic is a request, and not for other clients."""
         ...
 
-    async def handle(self, client: Client, topic: str, payload: bytes) -> None:
-        """Serve one request. Its PUBACK is sent when this has returned.
+    def begin(self, client: Client, topic: str, payload: bytes) -> Coroutine[Any, Any, None] | Message:
+        """What serves one request, or the answer that refuses it, before anything else is made of it.
 
-        Called in order of arrival, with many of one client under way at once; acknowledged in order. What it
-        raises is logged, counted and told to the client, and the request is acknowledged.
+        Called in order of arrival, and what serves is run at once, with many of one client under way; the PUBACK is
+        sent when it has returned, in order. What it raises is logged, counted and told to the client, and the
+        request is acknowledged. A refusal's PUBACK is held back for a moment.
         """
+        ...
+
+    def room(self) -> int:
+        """How many requests more would be let in now, about."""
+        ...
+
+    async def handle(self, client: Client, topic: str, payload: bytes) -> None:
+        """Serve one request or see it refused, where nothing is held back."""
         ...
 
     async def refused(self, client: Client, topic: str, payload: bytes, reason: str) -> None:

@@ -75,7 +75,7 @@ class EmbeddedBroker:
         self._router = Router(self._subscriptions, gate, limits, self._book.discard)
         self._retained = RetainedMessages(self._state)
         self._replays = Replays(self._retained, gate, tasks.run)
-        self._desk = RequestDesk(requests, self.publish_to, limits, counters) if requests else None
+        self._desk = RequestDesk(requests, self.publish_to, self.offer_to, limits, counters) if requests else None
         self._inbound = Inbound(
             gate=gate, desk=self._desk, router=self._router, retained=self._retained, replays=self._replays,
             state=self._state, tasks=tasks, limits=limits, counters=counters,
@@ -154,6 +154,7 @@ class EmbeddedBroker:
                 "mqtt_in_flight": sum(len(session.in_flight) for session in sessions),
                 "mqtt_kept": sum(session.kept for session in sessions),
                 "mqtt_requests": len(self._desk) if self._desk else 0,
+                "mqtt_slowed": self._desk.slowed if self._desk else 0,
                 "mqtt_replays": len(self._replays),
                 "mqtt_state": self._state.depth,
             },
@@ -194,16 +195,25 @@ class EmbeddedBroker:
     async def publish_to(self, client_name: str, message: Message) -> bool:
         """Publish to one client, if it has subscribed to the topic; False when it has not, or is away."""
         session = self._book.get(client_name)
-        if session is None:
-            return False
-        wanted = [qos for wanted, qos in session.filters.items() if matches(wanted, message.topic)]
-        if not wanted:
+        qos = None if session is None else _wanted_qos(session, message)
+        if session is None or qos is None:
             return False
         before = self._state.awaited
-        done = await self._router.deliver(session, _publication(message), min(message.qos, max(wanted)))
+        done = await self._router.deliver(session, _publication(message), qos)
         if self._state.awaited != before:
             await self._state.commit()
         return done
+
+    def offer_to(self, client_name: str, message: Message) -> bool:
+        """The same without waiting: False also when the client is full, or only its session is there."""
+        session = self._book.get(client_name)
+        if session is None or session.connection is None or session.full:
+            return False
+        qos = _wanted_qos(session, message)
+        if qos is None:
+            return False
+        session.offer(_publication(message), qos)
+        return True
 
     # Its tasks and listeners.
 
@@ -258,6 +268,12 @@ class EmbeddedBroker:
             if now >= next_count and self._retained.count > 0.9 * self._limits.retained:
                 next_count = now + COUNT_S
                 await self._count_retained()
+
+
+def _wanted_qos(session: Session, message: Message) -> int | None:
+    """The QoS at which the session gets the message; None where it has not subscribed to its topic."""
+    wanted = [qos for wanted, qos in session.filters.items() if matches(wanted, message.topic)]
+    return min(message.qos, max(wanted)) if wanted else None
 
 
 def _publication(message: Message) -> Publication:

@@ -32,6 +32,8 @@ class BrokerLimits:
     """How long a publisher waits for a full session at QoS 0, before messages are dropped."""
     requests_in_all: int = 4_096
     """Requests of all clients under way; then no further ones are read."""
+    slowed: int = 16_384
+    """Refused requests that are told, and not acknowledged yet; then too no further ones are read."""
     filters: int = 1_000
     """Of one session."""
     levels: int = 128

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from itertools import islice
 from typing import Any
 
@@ -21,23 +21,30 @@ from broker.mqtt.limits import BrokerLimits
 from broker.mqtt.session import Counters
 from broker.mqtt.topicnames import rest_of_request
 from broker.mqtt.wiring import Hold
+from broker.regulation.holding import Holding
 from feeds.errors import SpileError
 
 log = logging.getLogger("spile.mqtt.requests")
 
 Answer = Callable[[str, Message], Awaitable[bool]]
+Offer = Callable[[str, Message], bool]
 
 
 class RequestDesk:
     """Runs requests as named tasks. `answer` publishes to one client.
 
     A client with too many under way, those of its earlier connections included, is not read from; nor is
-    anybody while there are too many in all.
+    anybody while there are too many in all. A refusal is told at once, but acknowledged a moment later: by then
+    the sender's window is full, and slows it. `offer` publishes to one client without waiting.
     """
 
-    def __init__(self, requests: Requests, answer: Answer, limits: BrokerLimits, counters: Counters) -> None:
+    def __init__(
+        self, requests: Requests, answer: Answer, offer: Offer, limits: BrokerLimits, counters: Counters
+    ) -> None:
         self._requests = requests
         self._answer = answer
+        self._offer = offer
+        self._slowed = Holding(limits.slowed, requests.room)
         self._limits = limits
         self._counters = counters
         self._tasks: set[asyncio.Task[None]] = set()
@@ -46,6 +53,11 @@ class RequestDesk:
 
     def __len__(self) -> int:
         return len(self._tasks)
+
+    @property
+    def slowed(self) -> int:
+        """Refused requests that are not acknowledged yet."""
+        return len(self._slowed)
 
     def accepts(self, topic: str) -> bool:
         """Whether a publication to this topic is a request."""
@@ -63,12 +75,17 @@ class RequestDesk:
 
     def _too_much(self, name: str) -> bool:
         return (
-            self._under_way.get(name, 0) >= self._limits.requests or len(self._tasks) >= self._limits.requests_in_all
+            self._under_way.get(name, 0) >= self._limits.requests
+            or len(self._tasks) >= self._limits.requests_in_all
+            or len(self._slowed) >= self._slowed.places
         )
 
     def handle(self, client: Client, topic: str, payload: bytes) -> asyncio.Future[None]:
-        """Start a request; done when it was served, or when its failure was told."""
-        return self._start(client, topic, self._serve(client, topic, payload))
+        """Start a request; done when it was served, or when its failure was told and may be acknowledged."""
+        begun = self._requests.begin(client, topic, payload)
+        if isinstance(begun, Message):
+            return self._turn_away(client, begun)
+        return self._start(client, topic, self._serve(client, topic, payload, begun))
 
     def refuse(self, client: Client, topic: str, payload: bytes, reason: str) -> asyncio.Future[None]:
         """Have the client told that it may not publish there."""
@@ -88,6 +105,19 @@ class RequestDesk:
         if self._tasks:
             await asyncio.wait(self._tasks)
 
+    def _turn_away(self, client: Client, refusal: Message) -> asyncio.Future[None]:
+        if not self._offer(client.name, refusal):
+            log.debug("%s does not hear that it is refused", client.name)
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def acknowledge() -> None:
+            if not outcome.done():
+                outcome.set_result(None)
+            self._make_room()
+
+        self._slowed.hold(acknowledge)
+        return outcome
+
     def _start(self, client: Client, topic: str, work: Any) -> asyncio.Future[None]:
         task: asyncio.Task[None] = asyncio.create_task(work, name=f"spile mqtt request {topic[:200]}")
         self._tasks.add(task)
@@ -101,17 +131,20 @@ class RequestDesk:
             del self._under_way[name]
         else:
             self._under_way[name] -= 1
+        self._make_room()
+        if not task.cancelled() and task.exception() is not None:
+            log.error("%s could not be answered", task.get_name(), exc_info=task.exception())
+
+    def _make_room(self) -> None:
         # A few at a time: each finished request makes room for one.
         for connection, held in list(islice(self._held.items(), 8)):
             if not self._too_much(held):
                 del self._held[connection]
                 connection.release(Hold.REQUESTS)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("%s could not be answered", task.get_name(), exc_info=task.exception())
 
-    async def _serve(self, client: Client, topic: str, payload: bytes) -> None:
+    async def _serve(self, client: Client, topic: str, payload: bytes, begun: Coroutine[Any, Any, None]) -> None:
         try:
-            await self._requests.handle(client, topic, payload)
+            await begun
         except Exception as fault:  # noqa: BLE001 - whatever it was, the client is told and the traffic goes on
             await self._failed(client, topic, payload, fault)
 

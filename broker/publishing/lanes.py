@@ -21,13 +21,15 @@ Ask = Callable[[Callable[[], Any]], Awaitable[Any]]
 
 @dataclass(slots=True)
 class Lane:
-    """How far one barrel is; `told` is what the broker has acknowledged, `saved` what is stored of that."""
+    """How far one barrel is; `told` is what the broker has acknowledged, `saved` what is stored of that, and `began`
+    what was stored when the publisher began."""
 
     barrel: Barrel
     topics: BarrelTopics
     told: int
     head: int  # of the log, as far as known
     saved: int
+    began: int
     head_told: int = -1
     head_told_at: float = 0.0
     behind_since: float | None = None

@@ -18,12 +18,15 @@ from typing import Any, TypeVar
 from broker.health import PartHealth, told_of
 from broker.mqtt.contract import Message, Publisher
 from broker.perseverance import Perseverance, Undertaking
+from broker.publishing.lag import LagTopics
 from broker.publishing.lanes import PAGE, Lane
 from broker.publishing.retaining import Retaining
+from broker.publishing.retelling import Retelling
 from broker.publishing.topics import BarrelTopics
 from feeds import Store
 from feeds.errors import BadRequest, NotFound, SpileError
 from feeds.rows import LogEntry
+from feeds.storage.locks import Fence
 
 log = logging.getLogger("spile.publisher")
 
@@ -31,6 +34,7 @@ T = TypeVar("T")
 MESSAGES_MAX = 2_000  # of one batch to the broker
 POLL_S = 1.0  # a hint may be lost; the log is looked at this often anyway
 SAVE_S = 0.25  # how far the stored position may lag: what a crash tells twice
+SEEN_S = 3600.0  # a broker that was not seen for a day may be forgotten
 HEAD_S = 0.5  # `_head` is told within 1 s after the last change
 HEAD_AGAIN_S = 10.0
 NEWEST_BYTES = 4 << 20  # of documents in one page of newest states
@@ -49,14 +53,29 @@ class LogPublisher:
         *,
         name: str = "embedded",
         publish_bytes_max: int = 256 << 10,
+        lags: LagTopics | None = None,
+        fence: Fence | None = None,
+        connects: Callable[[], int] = lambda: 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`name` is what the position is stored under; `executor` runs what reads the store."""
+        """`name` is what the position is stored under; `executor` runs what reads the store; `lags` says what is
+        to be told of who is behind.
+
+        With `fence` positions are stored only while that lock is held; the task ends with LockLost otherwise.
+        `connects` counts the connections that there were to the broker: after a new one, what is retained is told
+        again as far as it changed meanwhile.
+        """
         self._store = store
         self._publisher = publisher
         self._executor = executor
         self._name = name
         self._bytes_max = publish_bytes_max
+        self._lags = lags
+        self._fence = fence
+        self._connects = connects
+        self._connected = connects()
+        self._again: dict[str, Retelling] = {}
+        self._seen_at = 0.0
         self._clock = clock
         self._lanes: dict[str, Lane] = {}
         self._retaining = Retaining(store, self._publish, self._ask, name, publish_bytes_max)
@@ -94,6 +113,13 @@ class LogPublisher:
             self.task.cancel()
             await asyncio.wait([self.task])
 
+    async def abandon(self) -> None:
+        """End at once: tell nothing more, and store nothing."""
+        for unhook in self._unhook:
+            unhook()
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
     @property
     def failure(self) -> str | None:
         """Why it waits at present; None while it does its work."""
@@ -101,26 +127,21 @@ class LogPublisher:
         return None if obstacle is None else obstacle.reason
 
     def stats(self) -> dict[str, Any]:
-        """Per barrel how far the broker is behind, in changes and seconds."""
-        now, obstacle = self._clock(), self._perseverance.obstacle
-        heads = {name: max(lane.head, self._hints.get(name, 0)) for name, lane in self._lanes.items()}
+        """What was done, and for how long it has waited; how far it is behind is told by `broker.lags`."""
+        obstacle = self._perseverance.obstacle
         return {
             "published": self.published,
             "set_aside": self.set_aside,
             "waiting_seconds": 0.0 if obstacle is None else max(0.0, time.time() - obstacle.since),
-            "behind": {name: max(0, heads[name] - lane.told) for name, lane in self._lanes.items()},
-            "behind_seconds": {
-                name: 0.0 if lane.behind_since is None else now - lane.behind_since
-                for name, lane in self._lanes.items()
-            },
         }
 
     def health(self) -> PartHealth:
         """Whether it tells, or what it waits for, since when and until when."""
-        told = self.stats()
+        now, lanes = self._clock(), self._lanes.items()
+        since = (now if lane.behind_since is None else lane.behind_since for _, lane in lanes)
         figures = {
-            "behind": sum(told["behind"].values()),
-            "behind_seconds": round(max(told["behind_seconds"].values(), default=0.0), 3),
+            "behind": sum(max(0, max(lane.head, self._hints.get(name, 0)) - lane.told) for name, lane in lanes),
+            "behind_seconds": round(now - min(since, default=now), 3),
             "set_aside": self.set_aside,
         }
         health = told_of(self.task, self._perseverance.obstacle, figures)
@@ -156,9 +177,14 @@ class LogPublisher:
                 await lane.let_go()
 
     async def _begin(self) -> None:
-        await self._ask(lambda: self._store.add_publisher(self._name))
+        await self._be_seen()
         await self._retaining.clear_dropped()
         await self._open_lanes()
+
+    async def _be_seen(self) -> None:
+        """Say that this broker is there, and is to be told of every barrel."""
+        await self._ask(lambda: self._store.add_publisher(self._name, self._fence))
+        self._seen_at = self._clock()
 
     async def _round(self) -> bool:
         """Tell a page of every barrel; whether there was any."""
@@ -166,10 +192,19 @@ class LogPublisher:
             await self._reopen(self._changed.pop())
         if self._clock() - self._polled_at >= POLL_S:
             await self._open_lanes()
+        if self._clock() - self._seen_at >= SEEN_S:
+            await self._be_seen()
+        if self._connects() != self._connected:
+            self._begin_again()
         busy = False
         for lane in list(self._lanes.values()):
             busy = await self._advance(lane) or busy
+        for name in list(self._again):
+            busy = await self._tell_again(name) or busy
         await self._tell_heads()
+        if self._lags is not None:
+            topics = ((name, lane.topics.lag) for name, lane in self._lanes.items())
+            await self._publish(self._lags.due(topics, self._publisher.wants))
         await self._save(force=self._stopping)
         return busy
 
@@ -203,7 +238,7 @@ class LogPublisher:
             await self._retaining.settle(barrel, topics, settings, told)
         except NotFound:
             return None  # it was dropped meanwhile
-        lane = Lane(barrel, topics, told, head, saved)
+        lane = Lane(barrel, topics, told, head, saved, told)
         self._lanes[name] = lane
         return lane
 
@@ -216,7 +251,12 @@ class LogPublisher:
             await self._save_lanes([lane])
             await self._retaining.dropped(lane.barrel, lane.topics)
             del self._lanes[name]
-        await self._open(name)
+        opened = await self._open(name)
+        unfinished = self._again.pop(name, None) is not None
+        if opened is not None and lane is not None and opened.barrel.key == lane.barrel.key:
+            opened.began = lane.began
+            if unfinished:
+                self._again[name] = Retelling(opened, self._ask, self._bytes_max)
 
     async def _advance(self, lane: Lane) -> bool:
         """Tell the next page of a barrel's log; whether there was one."""
@@ -271,6 +311,28 @@ class LogPublisher:
                 batch = []
         await self._publish(batch)
 
+    def _begin_again(self) -> None:
+        """There is a new connection: what the broker retains may be older than what was told on the one before."""
+        self._connected = self._connects()
+        for name, lane in self._lanes.items():
+            lane.head_told = -1
+            if lane.barrel.settings.retain and lane.told > lane.began:
+                self._again[name] = Retelling(lane, self._ask, self._bytes_max)
+
+    async def _tell_again(self, name: str) -> bool:
+        """Tell a page of that; whether there was one."""
+        retelling = self._again[name]
+        if self._stopping:
+            return False
+        try:
+            await self._publish(await retelling.next())
+        except NotFound:
+            self._changed.add(name)  # it was dropped meanwhile
+            return False
+        if retelling.ended:
+            del self._again[name]
+        return True
+
     async def _publish(self, batch: list[Message]) -> None:
         if not batch:
             return
@@ -317,7 +379,7 @@ class LogPublisher:
 
     async def _save_lanes(self, lanes: list[Lane]) -> None:
         told = {lane.barrel: lane.told for lane in lanes}
-        await self._ask(lambda: self._store.move_publisher(self._name, told))
+        await self._ask(lambda: self._store.move_publisher(self._name, told, self._fence))
         for lane in lanes:
             lane.saved = told[lane.barrel]
 

@@ -80,7 +80,7 @@ class Retaining:
             await self._publish([topics.clear(each) for each in ids])
             after = ids[-1] if ids else None
         if await self._ask(partial(self._is_gone, barrel)):
-            await self._publish([Message(topics.head, b"", ID_QOS, True)])
+            await self._publish([Message(each, b"", ID_QOS, True) for each in (topics.head, topics.lag)])
         await self._ask(lambda: self._store.set_note(key, None))
 
     def _is_gone(self, barrel: Barrel) -> bool:

@@ -57,6 +57,7 @@ class BarrelTopics:
     def __init__(self, name: str, epoch: str, settings: BarrelSettings, bytes_max: int) -> None:
         self.base = f"barrels/{encode_segment(name)}"
         self.head = f"{self.base}/_head"
+        self.lag = f"{self.base}/_lag"
         self._id_base = f"{self.base}/_id/"
         self._epoch = epoch
         self._retain = settings.retain

@@ -71,7 +71,6 @@ class Feeder:
         self._at_end = False  # of the replay, so that the hub can take over
         self._kept: int | None = None  # the cursor as it was given away last
         self._fenced = False  # the cursor belongs to another stream now
-        self._level_at = around.clock()
         self._wake = asyncio.Event()
 
     # From the service and the hub
@@ -95,6 +94,14 @@ class Feeder:
         self._wake.set()
         return self._live
 
+    def behind(self) -> None:
+        """From the hub: what comes next is not in the log any more. Newest states are read from where the stream is;
+        with patterns that ends it, as nobody knows what has left (`EpochChanged`)."""
+        assert self._sender is not None
+        self._sender.rewind()
+        self._live = False
+        self._wake.set()
+
     def fail(self, error: SpileError) -> None:
         """End with this error, as soon as the transport takes it."""
         self._error = self._error or error
@@ -117,22 +124,31 @@ class Feeder:
             self._wake.set()
         return now - sender.heard_at < 2 * self._around.limits.silence_s
 
+    @property
+    def handled(self) -> Position | None:
+        """Up to where the listener has done all that concerns it; None before the stream has begun."""
+        sender, hub = self._sender, self._hub
+        if sender is None or hub is None:
+            return None
+        busy = sender.buffered or sender.unacknowledged[0]
+        return Position(max(sender.handled, hub.seq) if self._live and not busy else sender.handled, sender.epoch)
+
+    @property
+    def in_snapshot(self) -> bool:
+        """Whether the listener is being told everything anew."""
+        return self._sender is not None and self._sender.in_snapshot
+
     def stats(self) -> dict[str, object]:
-        """How far the stream is, and what it holds."""
+        """Where the stream is, and what it holds; how far that is behind is told by `listeners.lags`."""
         sender, hub = self._sender, self._hub
         stats: dict[str, object] = {"barrel": self.barrel_name, "name": self.opened.name}
         if sender is None or hub is None:
             return {**stats, "position": None, "live": False}
-        head = max(hub.head, sender.looked_at)
-        behind = 0 if self._live and not sender.buffered else max(0, head - sender.position)
         rows, bytes_ = sender.unacknowledged
         return {
             **stats,
             "position": f"{sender.position}-{sender.epoch}",
             "acknowledged": f"{sender.acked}-{sender.epoch}",
-            "head": head,
-            "rows_behind": behind,
-            "seconds_behind": self._around.clock() - self._level_at if behind else 0.0,
             "window": sender.window,
             "bytes": sender.bytes,
             "unacknowledged_rows": rows,
@@ -205,9 +221,7 @@ class Feeder:
                 await self._send(array)
             if sender.finished:
                 return
-            if self._live and not sender.buffered:
-                self._level_at = self._around.clock()
-            elif not self._live and (sender.room() or (self._at_end and not sender.buffered)):
+            if not self._live and (sender.room() or (self._at_end and not sender.buffered)):
                 continue
             await self._wake.wait()
             self._wake.clear()

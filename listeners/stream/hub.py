@@ -137,11 +137,28 @@ class Hub:
             self._interests.remove(stream)
             stream.fail(error)
 
+    def _let_go(self, after: int) -> None:
+        """What comes after this seq was forgotten: everyone reads what there is, and may come back then."""
+        if self.seq != after:
+            return  # everyone left meanwhile, and others came elsewhere
+        for stream in self._interests:
+            self._interests.remove(stream)
+            stream.behind()
+
     async def _read(self) -> bool:
         """Read some more and hand it out; False at the head."""
         after = self.seq
         limit = self._limits.batch
-        entries, upto = await self._in_thread(lambda: self.barrel.tail_page(after, limit))
+
+        def read() -> tuple[list[LogEntry], int] | None:
+            page = self.barrel.tail_page(after, limit)
+            return None if after < self.barrel.forgotten() else page
+
+        page = await self._in_thread(read)
+        if page is None:
+            self._let_go(after)
+            return False
+        entries, upto = page
         for begin in range(0, len(entries), self._limits.slice):
             if begin:
                 await asyncio.sleep(0)

@@ -40,6 +40,10 @@ class Live(Protocol):
         """What just happened up to here that concerns it; False when it cannot take it, and reads by itself."""
         ...
 
+    def behind(self) -> None:
+        """The log was forgotten before it could be told: it reads by itself what there is."""
+        ...
+
     def fail(self, error: SpileError) -> None:
         """The log cannot be read any more."""
         ...

@@ -26,8 +26,12 @@ BYTES_MAX = 64 << 20
 _SHOWN_CHARACTERS_MAX = 120
 
 
-class Open(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A listener asks for a feed, from its first time or again. `run` is a nonce of its own making."""
+class Open(msgspec.Struct, omit_defaults=True, kw_only=True, forbid_unknown_fields=True):
+    """A listener asks for a feed, from its first time or again. `run` is a nonce of its own making.
+
+    A field that is not known is refused, as everywhere that a client asks for something: what was meant by it
+    (`pattern`, `doc`, something newer) would silently not be done. What the service sends may grow fields.
+    """
 
     run: str
     name: str | None = None
@@ -85,12 +89,18 @@ class Close(msgspec.Struct, kw_only=True):
     close: Literal[True] = True
 
 
-class _CreditOrClose(msgspec.Struct, kw_only=True):
+class _CreditOrClose(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     run: str
     ack: str | None = None
     window: int = WINDOW_DEFAULT
     bytes: int = BYTES_DEFAULT
     close: bool = False
+
+
+_FIELDS = {
+    "open": ", ".join(field.name for field in msgspec.structs.fields(Open)),
+    "credit": ", ".join(field.name for field in msgspec.structs.fields(_CreditOrClose)),
+}
 
 
 class _Run(msgspec.Struct):
@@ -192,5 +202,7 @@ def _window(window: int, bytes_: int) -> tuple[int, int]:
 def _refused(what: str, fault: Exception) -> BadRequest:
     return BadRequest(
         f"The {what} cannot be read: {str(fault)[:_SHOWN_CHARACTERS_MAX]}.",
-        hint="Send one JSON object with the fields that the documentation of streams lists.",
+        hint=f"Send one JSON object; its fields are {_FIELDS[what]}."
+        if what in _FIELDS
+        else "Send one JSON object with the fields that the documentation of streams lists.",
     )

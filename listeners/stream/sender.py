@@ -204,6 +204,17 @@ class Sender:
         return self.acked
 
     @property
+    def handled(self) -> int:
+        """Up to where nothing is left that the listener is to be told, or has to acknowledge."""
+        waiting = self._unacked or self._pending
+        return waiting[0][0] - 1 if waiting else self.looked_at
+
+    @property
+    def in_snapshot(self) -> bool:
+        """Whether what is sent belongs to a snapshot."""
+        return self._snapshot_upto is not None
+
+    @property
     def level(self) -> bool:
         """Whether the last thing known is that there is nothing more to look at."""
         return self._level

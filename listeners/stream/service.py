@@ -18,6 +18,7 @@ from feeds.errors import NotFound, Overloaded, SpileError, Unavailable
 from feeds.store import Store
 from listeners.cursors import Cursors
 from listeners.errors import Closed, Replaced
+from listeners.lags import Standing, Standings
 from listeners.stream.feeder import Around, Feeder, Send, stopping
 from listeners.stream.hub import Hub, HubLimits
 from listeners.stream.messages import Close, decode_credit, decode_open, decode_run
@@ -171,6 +172,15 @@ class StreamService:
     async def forget_cursor(self, barrel: str, name: str) -> bool:
         """Forget where the listener of this name stands, so that it begins anew; whether it had a cursor."""
         return await self._cursors.forget(barrel, name)
+
+    def standings(self, barrel: str | None = None) -> Standings:
+        """Where the streams stand, of all barrels or of one, and the cursors that moved and are not stored yet."""
+        streams = [
+            Standing(key[0], key[1], key[2], feeder.opened.name, feeder.handled, feeder.in_snapshot)
+            for key, (feeder, _) in self._streams.items()
+            if barrel in (None, key[1])
+        ]
+        return Standings(streams, self._cursors.moved())
 
     def stats(self) -> dict[str, object]:
         """What each stream and hub holds, and how far it is."""

@@ -12,7 +12,9 @@ from pathlib import Path
 import httpx
 from prometheus_client import CollectorRegistry
 
+from broker.health import PartHealth, Parts
 from broker.http import Access, Application, HttpLimits, HttpServer, OpenAccess, Services, create_app, serve_http
+from broker.regulation import Regulator
 from feeds import Barrel, Store
 from listeners.stream.service import StreamService
 
@@ -59,7 +61,8 @@ async def served(
     *,
     limits: HttpLimits | None = None,
     access: Access | None = None,
-    health: Callable[[], dict[str, dict[str, object]]] | None = None,
+    health: Callable[[], Parts] | None = None,
+    regulator: Regulator | None = None,
 ) -> AsyncIterator[Served]:
     """A service on a new store, stopped in order at the end."""
     with Store.open(folder) as store, ThreadPoolExecutor(8) as readers:
@@ -69,11 +72,12 @@ async def served(
             streams=streams,
             readers=readers,
             access=access or OpenAccess(),
-            health=health or (lambda: {"store": {"ok": True}}),
+            health=health or (lambda: {"store": PartHealth("running")}),
             registry=CollectorRegistry(),
             version="0.test",
             limits=limits or HttpLimits(),
             gauges={"store": store.stats, "streams": streams.stats},
+            regulator=regulator or Regulator(),
         )
         app = create_app(services)
         server = await serve_http(app, "127.0.0.1", 0, stop_s_max=2)

@@ -17,6 +17,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from broker.mqtt.contract import Client, Gate, Message
 from broker.mqtt.embedded import EmbeddedBroker
 from broker.mqtt.gate import OpenGate
+from broker.regulation import Regulator
 from broker.requests import RequestLimits, RequestService
 from broker.requests.serving import Decide, Verb
 from feeds import Barrel, Store, StoreSettings
@@ -151,6 +152,7 @@ async def serving(
     decide: Decide = everyone,
     gate: Gate | None = None,
     settings: StoreSettings | None = None,
+    regulator: Regulator | None = None,
 ) -> AsyncIterator[Service]:
     """The service on a new store, stopped in order at the end."""
     with Store.open(folder, settings) as store, ThreadPoolExecutor(4) as readers:
@@ -159,7 +161,9 @@ async def serving(
         async def answer(client_name: str, message: Message) -> bool:
             return await broker.publish_to(client_name, message)
 
-        requests = RequestService(store, streams, answer, readers, limits or RequestLimits(), decide=decide)
+        requests = RequestService(
+            store, streams, answer, readers, limits or RequestLimits(), decide=decide, regulator=regulator
+        )
         broker = EmbeddedBroker(host="127.0.0.1", port=0, gate=gate or OpenGate(), requests=requests, state=None)
         await broker.start()
         service = Service(store, store.create("geo"), broker, streams, requests, readers)

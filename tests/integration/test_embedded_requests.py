@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,12 @@ class Recorder:
 
     def accepts(self, topic: str) -> bool:
         return topic.startswith("from/")
+
+    def room(self) -> int:
+        return 1
+
+    def begin(self, client: Client, topic: str, payload: bytes) -> Coroutine[Any, Any, None]:
+        return self.handle(client, topic, payload)
 
     async def handle(self, client: Client, topic: str, payload: bytes) -> None:
         self.calls.append((client.name, topic, payload))

@@ -1,5 +1,6 @@
 """Barrels, batches, local documents and finding over HTTP."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -101,9 +102,7 @@ async def test_a_bulk_request_that_means_nothing_is_refused(web: Served, body: b
     assert (answer.status_code, answer.json()["error"]) == (400, "bad_request")
 
 
-@pytest.mark.parametrize(
-    "body", [b"[" * 100_000, b'{"docs":' + b"[" * 100_000, b'{"docs":[{"id":"\xff"}]}', b"", b"5"]
-)
+@pytest.mark.parametrize("body", [b"[" * 100_000, b'{"docs":' + b"[" * 100_000, b'{"docs":[{"id":"\xff"}', b"", b"5"])
 @pytest.mark.parametrize("name", ["_bulk", "_get", "_revs_diff", "_purge"])
 async def test_what_cannot_be_read_is_refused_everywhere(web: Served, name: str, body: bytes) -> None:
     answer = await web.client.post(f"/barrels/geo/docs/{name}", content=body)
@@ -186,6 +185,29 @@ async def test_a_key_with_a_slash_is_found_encoded(web: Served) -> None:
     assert (status, b'"id":"x"' in body) == (200, True)
     status, body = await web.plain("GET", "/barrels/geo/paths/a%2Fb/*")
     assert b'"id":"x"' in body
+
+
+@pytest.mark.parametrize(
+    ("path", "ids"),
+    [
+        ("_id/fr/paris", ["fr/paris"]),
+        ("_id/fr%2Fparis", ["fr/paris"]),
+        ("_id/fr/*", ["fr", "fr/lyon", "fr/paris"]),
+        ("_id/fr/%23", ["fr", "fr/lyon", "fr/paris"]),
+        ("_id/+", ["50%", "a+b", "fr"]),
+        ("_id/50%25", ["50%"]),
+        ("_id/a%2Bb", ["a+b"]),
+        ("_id?prefix=fr/", ["fr/lyon", "fr/paris"]),
+        ("_id/*?from=a&to=fr&descending=true", ["fr", "a+b"]),
+        ("_id/none", []),
+    ],
+)
+async def test_documents_are_found_by_id(web: Served, path: str, ids: list[str]) -> None:
+    web.store.barrel("geo").bulk([{"_id": id} for id in ("fr/paris", "fr/lyon", "fr", "50%", "a+b")])
+    status, body = await web.plain("GET", f"/barrels/geo/paths/{path}")
+    found = json.loads(body)["results"]
+    assert (status, [hit["id"] for hit in found]) == (200, ids)
+    assert all(hit["value"] == hit["id"] for hit in found)
 
 
 @pytest.mark.parametrize(

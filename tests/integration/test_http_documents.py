@@ -133,6 +133,7 @@ async def test_reading_tells_history_and_conflicts(web: Served) -> None:
     assert read.json()["_revisions"]["start"] == 2
     assert read.json()["_conflicts"] == ["2-0"]
     assert [row["rev"] for row in read.json()["_history"]] == [second, first]
+    assert [[row["rev"] for row in branch] for branch in read.json()["_branches"]] == [["2-0", first]]
     assert "etag" not in read.headers
     old = await web.client.get(f"{DOCS}/a", params={"rev": first})
     assert (old.json()["n"], old.headers["etag"]) == (1, f'"{first}"')

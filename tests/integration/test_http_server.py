@@ -9,6 +9,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 from websockets.asyncio.client import connect
 
+from broker.health import PartHealth
 from broker.http import serve_http
 from feeds.errors import Unavailable
 
@@ -28,14 +29,24 @@ async def test_it_says_who_it_is(web: Served) -> None:
 
 
 async def test_health_is_the_state_of_every_part(tmp_path: Path) -> None:
-    state: dict[str, dict[str, object]] = {"store": {"ok": True, "queued": 3}, "mqtt": {"ok": True}}
-    async with served(tmp_path, health=lambda: state) as web:
+    parts = {"store": PartHealth("running", figures={"queued": 3}), "mqtt": PartHealth("running")}
+    async with served(tmp_path, health=lambda: parts) as web:
         answer = await web.client.get("/health")
-        assert (answer.status_code, answer.json()["ok"]) == (200, True)
+        assert (answer.status_code, answer.json()["ok"], answer.json()["state"]) == (200, True, "running")
         assert answer.json()["parts"]["store"]["queued"] == 3
-        state["mqtt"] = {"ok": False, "reason": "the broker is away"}
+        parts["mqtt"] = PartHealth("waiting", "the broker is away", "See that it runs.", since=1_700_000_000)
         answer = await web.client.get("/health")
-        assert (answer.status_code, answer.json()["ok"]) == (503, False)
+        assert (answer.status_code, answer.json()["ok"], answer.json()["state"]) == (200, True, "waiting")
+        assert answer.json()["parts"]["mqtt"] == {
+            "ok": True,
+            "state": "waiting",
+            "since": "2023-11-14T22:13:20.000Z",
+            "failure": "the broker is away",
+            "hint": "See that it runs.",
+        }
+        parts["store"] = PartHealth("failing", "the disk is full", "Free some space.")
+        answer = await web.client.get("/health")
+        assert (answer.status_code, answer.json()["ok"], answer.json()["state"]) == (503, False, "failing")
 
 
 async def test_metrics_count_requests_and_show_every_part(web: Served) -> None:
@@ -58,7 +69,7 @@ async def test_named_listeners_are_shown_with_how_far_they_are(web: Served) -> N
     url = f"ws://127.0.0.1:{web.server.port}/barrels/geo/feed"
     async with connect(url, proxy=None) as socket:
         await socket.send('{"run":"r","name":"mirror","since":"first","window":1}')
-        await eventually(lambda: shown(web, 'spile_streams_streams_unacknowledged_rows{name="geo/mirror"} 1.0'))
+        await eventually(lambda: shown(web, 'spile_listener_seq_behind{barrel="geo",listener="mirror"} 3.0'))
         assert await shown(web, "spile_streams_streams 1.0")
         assert await shown(web, 'spile_http_depth{name="http_live_feeds"} 1.0')
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -134,6 +135,13 @@ def test_a_callback_is_tried_again_and_acknowledged_when_it_returns(barrel: Barr
     assert handler.calls == 6
     assert listener.failures == 2
     assert str(barrel.store.cursors.get("geo", "mine")) == barrel.position(4)
+
+
+def test_the_log_says_for_which_change_a_callback_failed(barrel: Barrel, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "spile.listeners")
+    fill(barrel, 2)
+    Listener(barrel, [], Handler({"d1": 1}), follow=False, retries=SWIFT).run()
+    assert f"The callback failed for 'd1' (attempt 1 of {SWIFT.attempts}): " in caplog.text
 
 
 def test_a_callback_that_keeps_failing_stops_the_listener_before_that_change(barrel: Barrel) -> None:

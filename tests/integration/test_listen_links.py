@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, aclosing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
@@ -81,6 +82,12 @@ class Requests:
 
     def accepts(self, topic: str) -> bool:
         return topic.startswith("from/")
+
+    def room(self) -> int:
+        return 1
+
+    def begin(self, client: Client, topic: str, payload: bytes) -> Coroutine[Any, Any, None]:
+        return self.handle(client, topic, payload)
 
     async def handle(self, client: Client, topic: str, payload: bytes) -> None:
         _, user, name, verb, barrel, stream = topic.split("/")

@@ -45,7 +45,7 @@ class Recorder:
             if message.retain:
                 self.retained[message.topic] = payload
                 if not payload:
-                    del self.retained[message.topic]
+                    self.retained.pop(message.topic, None)
 
     def wants(self, prefix: str) -> bool:
         return self.wanted
@@ -80,7 +80,7 @@ async def until(holds: Callable[[], bool]) -> None:
 async def test_every_update_of_a_fresh_barrel_is_told_with_its_document(store: Store) -> None:
     broker = Recorder()
     async with publishing(store, broker):
-        await until(lambda: "embedded" in store._publishers)
+        await until(lambda: "embedded" in store._publishers.here)
         geo = await asyncio.to_thread(store.create, "geo", {"revs_limit": 10})
         updates = [{"_id": "a", "value": value} for value in range(500)]
         await asyncio.to_thread(lambda: geo.bulk(updates, update=True))
@@ -98,7 +98,7 @@ async def test_a_store_or_a_broker_that_cannot_for_a_while_only_delays(
     failures = iter([Unavailable("locked"), Unavailable("locked")])
     move = store.move_publisher
 
-    def failing(name: str, seqs: dict[object, int]) -> None:
+    def failing(name: str, seqs: dict[object, int], fence: None) -> None:
         error = next(failures, None)
         if error is not None:
             raise error

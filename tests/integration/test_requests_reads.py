@@ -86,6 +86,20 @@ async def test_bulk_answers_each_document_in_order(service: Service, device: Dev
     assert service.barrel.get(results[3]["id"]).data["n"] == 3
 
 
+async def test_a_document_of_a_bulk_that_cannot_be_read_is_refused_alone(service: Service, device: Device) -> None:
+    docs = [b'{"_id":"a"}', b'{"_id":"b","n":1e400}', b'{"_id":"c","n":1,"n":2}', b'{"_id":"d","n":"\xff"}']
+    docs += [b'"{}"', b'{"_id":"e"}']
+    body = b'{"_token":"t","docs":[%b]}' % b",".join(docs)
+    results = (await called(device, "bulk", body))["results"]
+    assert [each.get("error") for each in results] == [None, *["bad_request"] * 4, None]
+    for result, told in zip(results[1:5], ["too large", "'n' twice", "not UTF-8", "a string"], strict=True):
+        assert told in result["reason"]
+    assert results[2]["id"] == "c"
+    again = (await called(device, "bulk", body))["results"]
+    assert again[0]["repeated"] and again[5]["repeated"]
+    assert service.barrel.head() == 2
+
+
 async def test_bulk_updates_and_replicates(service: Service, device: Device) -> None:
     docs = [{"_id": "a", "n": 1}, {"_id": "a", "n": 2}]
     updated = await called(device, "bulk", {"docs": docs, "update": True})
@@ -106,7 +120,9 @@ async def test_bulk_repeated_with_its_token_writes_once(service: Service, device
     assert (await refused(device, "bulk", {**body, "update": True}))["error"] == "token_reused"
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", {"docs": 1}, {"docs": [], "odd": 1}, {"docs": [], "update": 1}])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", {"docs": 1}, {"docs": [], "odd": 1}, {"docs": [], "update": 1}, b'{"docs":[{}],"docs":[]}']
+)
 async def test_a_bulk_that_is_none_is_refused(service: Service, device: Device, body: Any) -> None:
     assert (await refused(device, "bulk", body))["error"] == "bad_request"
 

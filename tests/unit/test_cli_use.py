@@ -27,6 +27,8 @@ from broker.cli.main import app
         (("barrels", "--url", "http://127.0.0.1:1", "--database", "x"), "exclude each other"),
         (("check", "--data", "x", "--database", "y"), "exclude each other"),
         (("get", "geo"), "ID"),
+        (("listeners", "--forget", "alarm"), "needs the BARREL"),
+        (("listeners", "Geo"), "is no name for a barrel"),
         (("nonsense",), "nonsense"),
         (("find", "geo", "a/#/b"), "has levels after `#`"),
         (("barrels", "--url", "127.0.0.1:8000"), "does not begin with http://HOST"),
@@ -57,8 +59,8 @@ def test_wrong_use_is_2_before_anything_is_asked(
 
 
 COMMANDS = [
-    *("serve", "settings", "version", "create", "configure", "barrels", "info", "drop", "put", "get", "delete"),
-    *("purge", "load", "find", "changes", "listen", "check", "backup", "restore"),
+    *("serve", "settings", "version", "health", "create", "configure", "barrels", "info", "drop"),
+    *("put", "get", "delete", "purge", "load", "find", "changes", "listen", "listeners", "check", "backup", "restore"),
 ]
 
 

@@ -17,10 +17,11 @@ import msgspec
 import pytest
 
 from broker.mqtt.contract import Client, Message
+from broker.publishing.topics import BarrelTopics
 from broker.requests.service import RequestService
 from broker.serve import serving
 from broker.settings import load_settings
-from feeds import Row, Store
+from feeds import BarrelSettings, Row, Store
 from feeds.storage.schema import metadata
 from listeners.stream.messages import Array, Close, Credit, End, Open
 
@@ -116,6 +117,13 @@ async def test_every_verb_and_call_over_mqtt_is_documented(tmp_path: Path) -> No
     assert not [call for call in calls if f"| `{call}` |" not in page]
 
 
+def test_every_topic_of_a_barrel_beside_its_paths_is_documented() -> None:
+    topics = BarrelTopics("b", "epoch", BarrelSettings(), 1)
+    pages = [(DOCS / page).read_text() for page in ("reference/topics.md", "concepts/paths-and-topics.md")]
+    for topic in (topics.head, topics.lag):
+        assert all(f"| `{topic.replace('/b/', '/<b>/')}` |" in page for page in pages)
+
+
 @pytest.mark.parametrize("message", [Open, Array, End, Credit, Close, Row])
 def test_every_field_of_a_stream_is_documented(message: type[msgspec.Struct]) -> None:
     page = (DOCS / "reference" / "streams.md").read_text()
@@ -144,7 +152,7 @@ async def test_every_metric_is_documented_and_every_documented_one_is_there(
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http.port}") as client:
             await client.post("/barrels/b")
             async with asyncio.timeout(20):
-                while "spile_publisher_behind{" not in (shown := (await client.get("/metrics")).text):
+                while "spile_publisher_seq_behind{" not in (shown := (await client.get("/metrics")).text):
                     await asyncio.sleep(0.02)
     there = set(re.findall(r"^# TYPE (spile_\S+)", shown, re.MULTILINE))
     there = {name for name in there if not name.endswith("_created")}

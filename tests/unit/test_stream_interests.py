@@ -25,6 +25,9 @@ class Stream:
     def offer(self, rows: list[Told], looked_at: int) -> bool:
         return True
 
+    def behind(self) -> None:
+        raise AssertionError
+
     def fail(self, error: SpileError) -> None:
         raise AssertionError(error)
 

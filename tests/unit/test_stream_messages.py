@@ -81,6 +81,7 @@ def test_credit_and_close_are_told_apart() -> None:
         (b'{"run":"r","name":"a\\u0001"}', "no name"),
         (b'{"run":"r","patterns":"a/#"}', "patterns"),
         (b'{"run":"r","since":1.5}', "since"),
+        (b'{"run":"r","pattern":["a/#"]}', "unknown field `pattern`"),
         (b'{"run":"r","x":' + b"[" * 100_000, "open cannot be read"),
         (b'{"run":"\xff"}', "open cannot be read"),
     ],
@@ -90,6 +91,20 @@ def test_a_bad_open_is_refused_with_what_is_wrong(message: bytes, told: str) -> 
         decode_open(message)
     assert told in raised.value.reason
     assert raised.value.hint
+
+
+def test_a_field_that_is_not_known_is_refused_with_those_that_are() -> None:
+    for decode, known in ((decode_open, "run, name, since, patterns"), (decode_credit, "run, ack, window, bytes")):
+        with pytest.raises(BadRequest) as raised:
+            decode(b'{"run":"r","ack":"1-e","x":1}' if decode is decode_credit else b'{"run":"r","x":1}')
+        assert "unknown field `x`" in raised.value.reason
+        assert known in raised.value.hint
+
+
+def test_what_a_newer_service_adds_to_an_array_is_passed_over() -> None:
+    row = b'{"seq":1,"id":"a","rev":"1-a","changes":["1-a"],"new":1}'
+    array = decode_array(b'{"run":"r","prev":"0-e","seq":"1-e","rows":[%b],"new":{}}' % row)
+    assert [row.id for row in array.rows] == ["a"]
 
 
 def test_a_credit_without_a_position_is_refused() -> None:

@@ -39,11 +39,14 @@ def serve(
     mqtt_ws: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="MQTT over WebSocket. Default: off.")
     ] = None,
+    broker: Annotated[
+        str | None, typer.Option(metavar="URL", help="Another broker instead of it: mqtt://HOST:PORT or mqtts://…")
+    ] = None,
     config: Config = None,
     log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
     log_format: Annotated[str | None, typer.Option(metavar="FORM", help="text or json.")] = None,
 ) -> None:
-    """Run the service: HTTP, and MQTT by the embedded broker.
+    """Run the service: HTTP, and MQTT by the embedded broker or through another.
 
     Every setting can also be given in the environment (SPILE_…) or in a TOML file; `spile settings` lists them.
     It listens on this machine alone unless a token is configured.
@@ -58,6 +61,7 @@ def serve(
         "http": http,
         "mqtt": mqtt,
         "mqtt_ws": mqtt_ws,
+        "broker": broker,
         "log_level": log_level,
         "log_format": log_format,
     }
