@@ -21,7 +21,7 @@ def test_listeners_that_are_killed_at_work_miss_nothing(trial: Trial) -> None:
         trial.goes_on(trial.luck.randint(1, 40))
         for process in trial.processes:
             process.kill()
-        trial.goes_on(trial.luck.randint(1, 20))
+        trial.goes_on(trial.luck.randint(20, 60))
         for process in trial.processes:
             process.start()
     trial.holds()

@@ -62,6 +62,7 @@ class Run(RuleBasedStateMachine):
         self.trial.subscribes()
         self.http = self.trial.over_http()
         self.mqtt = self.trial.over_mqtt()
+        self.loader = self.trial.over_http()
 
     # Writers
 
@@ -97,9 +98,11 @@ class Run(RuleBasedStateMachine):
 
     # Faults under load
 
-    @rule(count=some, after=few)
-    def service_is_killed(self, count: int, after: int) -> None:
+    @rule(count=some, after=few, loaded=st.sampled_from([0, 300]))
+    def service_is_killed(self, count: int, after: int, loaded: int) -> None:
         def fault() -> None:
+            if loaded:
+                self.loader.load(loaded)
             self.world.kill()
             self.world.start()
 

@@ -51,3 +51,11 @@ def test_a_backup_does_not_overwrite_a_file(data: Path, tmp_path: Path) -> None:
     copy.write_bytes(b"mine")
     assert spile("backup", str(copy), "--data", str(data)).code == 1
     assert copy.read_bytes() == b"mine"
+
+
+def test_a_store_that_was_put_back_by_other_tools_begins_anew(data: Path) -> None:
+    before = spile("info", "geo", "--database", str(data)).value["epoch"]
+    with Store.open(data):
+        assert spile("begin-anew", "--data", str(data)).code == 3
+    assert spile("begin-anew", "--data", str(data)).value == {"barrels": 1}
+    assert spile("info", "geo", "--database", str(data)).value["epoch"] != before

@@ -1,7 +1,7 @@
 """A listener as a program: SOURCE NAME STATE PATTERN…. It appends what it is told to the file STATE.
 
 With a NAME its place is the cursor of that name; with `-` it is the position that stands last in the file. Written
-is one line a change, before it is acknowledged; that is the work that it does.
+is one line a change, before it is acknowledged; that is the work that it does, and it takes a while.
 """
 
 from __future__ import annotations
@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 from audience import told_of
 
 from listeners import Snapshot, listen
+
+WORK_S = 0.003
 
 
 def main() -> None:
@@ -34,6 +37,7 @@ def main() -> None:
         on_snapshot_end=_never,
     )
     for change in changes:
+        time.sleep(WORK_S)
         told = told_of(change)
         row = {field: getattr(told, field) for field in told.__dataclass_fields__} | {"paths": sorted(told.paths)}
         os.write(descriptor, json.dumps(row).encode() + b"\n")

@@ -173,6 +173,10 @@ class HttpWriter(Writer):
     def close(self) -> None:
         self._http.close()
 
+    def load(self, count: int) -> None:
+        """Write so many documents in one request: more than is told or published in a moment."""
+        self._bulk([f"{self.name}/loaded/{number}" for number in range(count)])
+
     def _bulk(self, ids: list[str]) -> None:
         attempts = [self.ledger.begin(id, self.body()) for id in ids]
         docs = [{"_id": attempt.id, **(attempt.body or {})} for attempt in attempts]

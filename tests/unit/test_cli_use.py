@@ -60,7 +60,8 @@ def test_wrong_use_is_2_before_anything_is_asked(
 
 COMMANDS = [
     *("serve", "settings", "version", "health", "create", "configure", "barrels", "info", "drop"),
-    *("put", "get", "delete", "purge", "load", "find", "changes", "listen", "listeners", "check", "backup", "restore"),
+    *("put", "get", "delete", "purge", "load", "find", "changes", "listen", "listeners"),
+    *("check", "backup", "restore", "begin-anew"),
 ]
 
 

@@ -72,6 +72,23 @@ def restore(
     standard_output().told({"restored": str(copy), "data": str(target)}, f"{target} holds what {copy} held")
 
 
+@app.command(
+    name="begin-anew",
+    rich_help_panel=PANEL,
+    epilog=examples("spile begin-anew --database postgresql://spile@db.example.org/restored"),
+)
+def begin_anew(database: Database = None, data: Data = None) -> None:
+    """Give every barrel a new epoch, after the database was restored with tools of its own (pg_dump).
+
+    What was written after the copy is gone, and listeners would not notice: with new epochs each is sent a snapshot.
+    No process may have the store open meanwhile.
+    """
+    from feeds import Store
+
+    barrels = Store.begin_anew(_url(data, database))
+    standard_output().told({"barrels": barrels}, f"{barrels} barrels begin anew")
+
+
 def _store(data: Path | None, database: str | None) -> Store:
     """The store that is meant, which is there already."""
     from broker.cli.direct import open_store
