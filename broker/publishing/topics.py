@@ -64,10 +64,14 @@ class BarrelTopics:
         self._path_qos = settings.path_qos
         self._bytes_max = bytes_max
         self._published: Matcher[int] | None = None
+        self._first: frozenset[str] | None = None  # levels that published paths begin with; None: any
         if settings.publish is not None:
             self._published = Matcher()
-            for pattern in parse_patterns(settings.publish):
+            patterns = parse_patterns(settings.publish)
+            for pattern in patterns:
                 self._published.add(pattern.levels, 0)
+            first = frozenset(pattern.levels[0] for pattern in patterns)
+            self._first = None if first & {"+", "#"} else first
 
     def publishes(self, path: str) -> bool:
         """Whether the barrel's settings let a path be published."""
@@ -139,7 +143,7 @@ class BarrelTopics:
 
     def wanted(self, wants: Wants) -> Wanted:
         """What to ask about keys while a page is told."""
-        return Wanted(self.base, wants)
+        return Wanted(self.base, wants, self._first)
 
     def _id_messages(self, entry: LogEntry, levels: str) -> Iterator[Message]:
         if entry.body is None and not entry.deleted:
@@ -191,11 +195,15 @@ class BarrelTopics:
 
 
 class Wanted(dict[str, bool]):
-    """Which of a barrel's top-level keys somebody may want to hear of: asked once a key, kept for one page."""
+    """Which of a barrel's top-level keys are published and somebody may want to hear of.
 
-    def __init__(self, base: str, wants: Wants) -> None:
+    Asked once a key, kept for one page: most keys are out by this where `publish` is narrow.
+    """
+
+    def __init__(self, base: str, wants: Wants, published: frozenset[str] | None) -> None:
         self._base = base
         self._wants = wants
+        self._published = published
         self._segments: dict[str, bool] = {}
 
     def __missing__(self, key: str) -> bool:
@@ -206,7 +214,8 @@ class Wanted(dict[str, bool]):
         """As by key, for a key that is encoded already."""
         found = self._segments.get(segment)
         if found is None:
-            found = self._segments[segment] = self._wants(f"{self._base}/{segment}")
+            published = self._published is None or segment in self._published
+            found = self._segments[segment] = published and self._wants(f"{self._base}/{segment}")
         return found
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+TEST_S_MAX = 3_600
 
 
 def main() -> int:
@@ -38,7 +39,7 @@ def main() -> int:
             "SPILE_STEPS": str(asked.steps),
         }
         chosen = ["-k", asked.chosen] if asked.chosen else []
-        command = [sys.executable, "-m", "pytest", "-x", "-q", *chosen, str(HERE)]
+        command = [sys.executable, "-m", "pytest", "-x", "-q", f"--timeout={TEST_S_MAX}", *chosen, str(HERE)]
         code = subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
         if code:
             return code

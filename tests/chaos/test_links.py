@@ -7,13 +7,15 @@ from functools import partial
 import pytest
 from audience import Listener
 from promises import untold
+from proxy import Way
 from running import until
 from trials import Nothing, Trial
+from websockets.asyncio.client import connect
 from worlds import World, in_worlds
 
 from listeners.links import mqtt, websocket
 
-WAYS = ("up", "down")
+WAYS: tuple[Way, ...] = ("up", "down")
 
 
 def test_links_cut_in_the_middle_of_a_packet_lose_nothing(trial: Trial) -> None:
@@ -33,7 +35,7 @@ def test_a_link_that_swallows_everything_is_noticed_and_made_anew(
 ) -> None:
     # A dead link is noticed by its pings, after half a minute to a minute; that long a test should not take.
     monkeypatch.setattr(mqtt, "_KEEPALIVE_S", 2)
-    monkeypatch.setattr(websocket, "connect", partial(websocket.connect, ping_interval=2, ping_timeout=2))
+    monkeypatch.setattr(websocket, "connect", partial(connect, ping_interval=2, ping_timeout=2))
     trial.everyone()
     trial.goes_on(40)
     for door in trial.doors:

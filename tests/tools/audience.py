@@ -10,6 +10,7 @@ from typing import Any
 
 import paho.mqtt.client as paho
 from nursery import Child, Nursery
+from paho.mqtt.enums import CallbackAPIVersion
 from promises import Heard, Journal, Messages, Told
 from proxy import Proxy
 from running import until
@@ -172,11 +173,11 @@ class Plain:
         self._subscribed = threading.Event()
         self._known = False
         self._topics = ["barrels/geo/#"] if paths else ["barrels/geo/_id/#"]
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=f"plain-{name}", clean_session=False)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=f"plain-{name}", clean_session=False)
         self._client.on_connect = self._connected
         self._client.on_subscribe = self._listening
         self._client.on_message = self._heard
-        self._client.reconnect_delay_set(0.1, 0.5)
+        self._client.reconnect_delay_set(0.1, 0.5)  # type: ignore[arg-type]
         self._client.connect_async("127.0.0.1", door.port, keepalive=5)
         self._client.loop_start()
         until(self._subscribed.is_set, f"the subscription of {name}")

@@ -246,10 +246,13 @@ class Project:
         """A text with the places, hosts and ports of this machine."""
         places = "|".join(map(re.escape, sorted(service.folders, key=len, reverse=True))) or "(?!)"
         hosts, ports = "|".join(self.services), "|".join(map(str, self.ports))
-        pattern = rf"""(?<![\w/.-])(?P<place>{places})(?=[/\s"':;]|$)
+        kept = re.escape(str(self._base))  # the project itself may stand below a folder of that name
+        pattern = rf"""(?P<kept>{kept})|(?<![\w/.-])(?P<place>{places})(?=[/\s"':;]|$)
             |(?<=[@/])(?P<host>{hosts})(?=:) |(?P<all>0\.0\.0\.0) |(?<![\w.-])(?P<port>{ports})(?![\w.-])"""
 
         def here(found: re.Match[str]) -> str:
+            if found["kept"]:
+                return found["kept"]
             if found["place"]:
                 return str(service.folders[found["place"]])
             return str(self.ports[int(found["port"])]) if found["port"] else "127.0.0.1"

@@ -9,6 +9,7 @@ from typing import Any
 import paho.mqtt.client as paho
 from audience import Listener, ListeningProcess, Plain
 from meddling import Meddling, meddler
+from paho.mqtt.enums import CallbackAPIVersion
 from promises import Ledger, all_broken, read_truth, unheard, untold
 from proxy import Proxy
 from running import until
@@ -97,7 +98,12 @@ class Trial:
     @property
     def doors(self) -> list[Proxy]:
         """The doors of everyone who writes or listens."""
-        return [each.door for each in (*self.writers, *self.listeners, *self.processes, *self.subscribers)]
+        return [each.door for each in (*self.writers, *self.audience, *self.subscribers)]
+
+    @property
+    def audience(self) -> list[Listener | ListeningProcess]:
+        """Everyone who follows a feed."""
+        return [*self.listeners, *self.processes]
 
     def _door(self, kind: str, options: dict[str, Any], world: World | None = None) -> Proxy:
         door = (world or self.world).door(kind)
@@ -128,21 +134,23 @@ class Trial:
         for meddling in self.meddled:
             meddling.calm()
         histories = self.ledger.histories()
-        for each in (*self.listeners, *self.processes):
-            until(lambda each=each: Nothing(untold(each.look(), histories)), "to be told", SETTLE_S)
+        for listener in self.audience:
+            until(lambda: Nothing(untold(listener.look(), histories)), "to be told", SETTLE_S)  # noqa: B023
         for plain in self.subscribers:
-            until(lambda each=plain: Nothing(unheard(each.messages, histories)), "to be heard", SETTLE_S)
+            until(lambda: Nothing(unheard(plain.messages, histories)), "to be heard", SETTLE_S)  # noqa: B023
 
     def holds(self) -> None:
         """Come to rest, stop the service, and ask for everything that was promised."""
         self.rests()
         if all(not plain.sessions_lost for plain in self.subscribers):
             until(lambda: Nothing(self.badly_retained()), "what is retained", SETTLE_S)
-        for each in (*self.listeners, *self.processes, *self.subscribers):
+        for each in self.audience:
             each.stop()
+        for plain in self.subscribers:
+            plain.stop()
         self.world.stop()
         truth = read_truth(self.world.database, BARREL, self.ledger)
-        journals = [each.journal for each in (*self.listeners, *self.processes)]
+        journals = [each.journal for each in self.audience]
         broken = all_broken(truth, journals, [each.messages for each in self.subscribers])
         assert not broken, "\n".join(broken)
 
@@ -161,7 +169,7 @@ class Trial:
         """The seq of each retained message on `_id`, by document."""
         found: dict[str, int] = {}
         known: list[bool] = []
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id="newcomer")
+        client = paho.Client(CallbackAPIVersion.VERSION2, client_id="newcomer")
 
         def heard(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
             if message.retain and "/_id/" in message.topic:
@@ -170,9 +178,13 @@ class Trial:
             elif message.topic == "own/end":
                 known.append(True)
 
-        client.on_message = heard
-        client.on_connect = lambda *_: client.subscribe([(f"barrels/{BARREL}/_id/#", 1), ("own/end", 1)])
-        client.on_subscribe = lambda *_: client.publish("own/end", b"", qos=1)
+        def connected(*_: Any) -> None:
+            client.subscribe([(f"barrels/{BARREL}/_id/#", 1), ("own/end", 1)])
+
+        def subscribed(*_: Any) -> None:
+            client.publish("own/end", b"", qos=1)
+
+        client.on_message, client.on_connect, client.on_subscribe = heard, connected, subscribed
         client.connect("127.0.0.1", self.world.mqtt_port)
         client.loop_start()
         try:
@@ -186,8 +198,10 @@ class Trial:
         """End everyone, whatever state they are in."""
         for writer in self.writers:
             writer.abandon()
-        for each in (*self.listeners, *self.subscribers):
-            each.close()
+        for listener in self.listeners:
+            listener.close()
+        for plain in self.subscribers:
+            plain.close()
         self.world.close()
 
 

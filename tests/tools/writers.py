@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import httpx
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 from promises import Attempt, Body, Ledger
 from proxy import Proxy
 from worlds import BARREL
@@ -36,7 +37,7 @@ class Writer:
     """A thread that writes random states of its documents, one after the other, until it is to finish."""
 
     def __init__(
-        self, door: Proxy, name: str, ledger: Ledger, seed: int, *, ids: int = 12, pause_s: float = 0.0
+        self, door: Proxy, name: str, ledger: Ledger, seed: int, *, ids: int = 200, pause_s: float = 0.0
     ) -> None:
         self.door = door
         self.name = name
@@ -80,7 +81,12 @@ class Writer:
 
     def step(self) -> None:
         """One write, or a few at once, answered."""
-        self.write(self.luck.choice(self._ids))
+        self.write(self.pick())
+
+    def pick(self) -> str:
+        """A document: some are written often, so that much happens to them, most now and then, so that what is
+        missed once is not made good by the next write."""
+        return self._ids[int(len(self._ids) * self.luck.random() ** 3)]
 
     def write(self, id: str) -> None:
         """Write or delete a document, and note what came of it."""
@@ -137,7 +143,7 @@ class HttpWriter(Writer):
     def step(self) -> None:
         """A document, or a few together."""
         if self.luck.random() < 0.2:
-            self._bulk(self.luck.sample(self._ids, 5))
+            self._bulk(list({self.pick() for _ in range(5)}))
         else:
             super().step()
 
@@ -209,12 +215,12 @@ class MqttWriter(Writer):
         super().__init__(door, *arguments, **options)
         self._answers: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._client_id = self.name
-        self._client = paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=self._client_id)
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, client_id=self._client_id)
         self._client.on_connect = lambda client, *_: client.subscribe(f"to/anonymous/{self._client_id}/#", 1)
         self._client.on_message = lambda _client, _data, message: self._answers.put(
             {"topic": message.topic, **json.loads(message.payload)}
         )
-        self._client.reconnect_delay_set(0.1, 0.5)
+        self._client.reconnect_delay_set(0.1, 0.5)  # type: ignore[arg-type]
         self._client.connect_async("127.0.0.1", door.port, keepalive=5)
         self._client.loop_start()
 
