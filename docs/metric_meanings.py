@@ -37,6 +37,12 @@ MEANINGS: dict[str, str] = {
     "spile_mqtt_discarded_sessions": "Persistent sessions ended because too much was kept for them.",
     "spile_mqtt_refused": "Publications that were denied.",
     "spile_mqtt_request_failures": "Requests that ended with an error nobody expected; look into the log.",
+    "spile_mqtt_connected": "External broker: 1 while the connection to it stands, else 0.",
+    "spile_mqtt_connects": "External broker: how often it was connected to since the start.",
+    "spile_mqtt_acknowledged": "External broker: messages that it acknowledged since the start.",
+    "spile_mqtt_set_aside": "External broker: messages it closes the connection on; they were logged and passed.",
+    "spile_mqtt_requests_dropped": "External broker: requests beyond what is read ahead, which were not answered.",
+    "spile_mqtt_unheard": "External broker: answers that could not be given since it was away.",
     "spile_mqtt_bytes_in": "Bytes received from MQTT clients.",
     "spile_mqtt_bytes_out": "Bytes sent to MQTT clients.",
     "spile_mqtt_queues": (
@@ -107,6 +113,8 @@ MEANINGS: dict[str, str] = {
 
 ONLY_AFTER_USE = frozenset(
     {
+        *(f"spile_mqtt_{name}" for name in ("connected", "connects", "acknowledged", "set_aside", "requests_dropped")),
+        "spile_mqtt_unheard",
         "spile_requests_served",
         "spile_requests_rejected",
         "spile_http_requests_total",

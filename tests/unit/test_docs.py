@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,6 +17,7 @@ import httpx
 import msgspec
 import pytest
 
+from broker.external.state import ExternalStats
 from broker.mqtt.contract import Client, Message
 from broker.publishing.topics import BarrelTopics
 from broker.requests.service import RequestService
@@ -158,6 +160,13 @@ async def test_every_metric_is_documented_and_every_documented_one_is_there(
     there = {name for name in there if not name.endswith("_created")}
     assert not sorted(there - set(MEANINGS)), "say in docs/metric_meanings.py what these mean"
     assert not sorted(set(MEANINGS) - there - ONLY_AFTER_USE)
+
+
+def test_every_metric_of_an_external_broker_is_documented(generate: ModuleType) -> None:
+    from metric_meanings import MEANINGS
+
+    figures = {f"spile_mqtt_{field.name}" for field in fields(ExternalStats)}
+    assert not sorted(figures - set(MEANINGS)), "say in docs/metric_meanings.py what these mean"
 
 
 def test_the_docs_speak_of_spile_alone() -> None:
