@@ -113,8 +113,8 @@ MEANINGS: dict[str, str] = {
 
 ONLY_AFTER_USE = frozenset(
     {
-        *(f"spile_mqtt_{name}" for name in ("connected", "connects", "acknowledged", "set_aside", "requests_dropped")),
-        "spile_mqtt_unheard",
+        *(f"spile_mqtt_{name}" for name in ("connected", "connects", "acknowledged", "unheard")),
+        *("spile_mqtt_set_aside", "spile_mqtt_requests_dropped"),
         "spile_requests_served",
         "spile_requests_rejected",
         "spile_http_requests_total",
