@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +15,7 @@ from feeds.errors import NotFound, SpileError, Unavailable
 if TYPE_CHECKING:
     from feeds.store import Store
 
+NEWS_S = 5.0  # writes that were on their way when a drop was noticed are told to come again for so long
 Listed = Sequence[tuple[str, int, int, str]]  # name, key, head, settings of every barrel
 
 
@@ -38,6 +41,7 @@ class Directory:
         self._drops = 0
         self._guard = threading.Lock()
         self._known: dict[str, Known] = {}
+        self._lost: dict[int, float] = {}  # barrels that others dropped, and when that was noticed
         self.changing = threading.RLock()
         """Held while barrels are made, configured or dropped here, so that no look sees half of it."""
 
@@ -83,10 +87,10 @@ class Directory:
         """A write found its barrel gone: if that is news, another process dropped it, and may have made it anew."""
         with self._guard:
             held = self._held.get(name)
-            if held is None or held.key != key:
+            if held is not None and held.key == key:
+                self._lose(name, key)
+            elif time.monotonic() - self._lost.get(key, -math.inf) > NEWS_S:
                 return None
-            self._drops += 1
-            del self._held[name]
         return Unavailable(f"The barrel {name!r} was dropped by another process just now", hint="Send it again.")
 
     def look(self, read: Callable[[], Listed]) -> tuple[list[tuple[str, str]], list[tuple[str, int]]]:
@@ -99,8 +103,7 @@ class Directory:
             for name, was in before.items():
                 if name not in now or now[name].key != was.key:
                     with self._guard:
-                        self._drops += 1
-                        self._held.pop(name, None)
+                        self._lose(name, was.key)
                     told.append(("dropped", name))
             for name, known in now.items():
                 old = before.get(name)
@@ -113,6 +116,16 @@ class Directory:
                 if known.head > (0 if old is None else old.head):
                     heads.append((name, known.head))
         return told, heads
+
+    def _lose(self, name: str, key: int) -> None:
+        """Another process dropped a barrel; the guard is held."""
+        now = time.monotonic()
+        self._lost = {each: at for each, at in self._lost.items() if now - at <= NEWS_S}
+        self._lost[key] = now
+        self._drops += 1
+        held = self._held.get(name)
+        if held is not None and held.key == key:
+            del self._held[name]
 
     def _settle(self, name: str, known: Known) -> None:
         with self._guard:
