@@ -13,10 +13,12 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Literal
 
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
+
 from broker.external.access import BrokerAccess
 from broker.external.connection import Arrived, Connection, Ended
 from broker.external.desk import REQUESTS, Acknowledgements, Desk
-from broker.external.keeper import Keeper, Standby
+from broker.external.keeper import START_S, START_TRIES, Keeper, Standby
 from broker.external.limits import ExternalLimits
 from broker.external.names import TopicNames, check_topic
 from broker.external.probing import closes_on_dots, unprotected
@@ -293,7 +295,14 @@ class ExternalBroker:
 
     async def _try_bounds(self, device: BrokerAccess) -> None:
         try:
-            self._unprotected = await unprotected(self.access, device, self._limits, self._names.prefix)
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(Unavailable),
+                stop=stop_after_attempt(START_TRIES),
+                wait=wait_fixed(START_S),
+                reraise=True,
+            ):
+                with attempt:
+                    self._unprotected = await unprotected(self.access, device, self._limits, self._names.prefix)
         except Unavailable as fault:
             log.warning("whether the broker keeps clients apart could not be tried: %s", fault.reason)
             return
