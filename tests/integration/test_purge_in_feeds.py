@@ -15,7 +15,8 @@ from streams_tools import Listening
 from feeds import Barrel, Store, parse_patterns
 from feeds.positions import Position
 from feeds.storage import replay as replaying
-from listeners.stream.service import StreamService
+from listeners.stream.sender import SenderLimits
+from listeners.stream.service import ServiceLimits, StreamService
 
 PATTERNS = [[], ["#"], ["n/#"], ["_id/#"], ["n/1", "_id/+"]]
 WAYS = {"index": 50_000, "log": 0}
@@ -32,10 +33,14 @@ def barrel(store: Store) -> Barrel:
     return store.create("geo")
 
 
+# A purge at the head is passed with the next heartbeat.
+QUICK = ServiceLimits(tick_s=0.02, sender=SenderLimits(heartbeat_s=0.1, silence_s=20.0))
+
+
 @pytest.fixture
 async def service(store: Store) -> AsyncIterator[StreamService]:
     with ThreadPoolExecutor(4) as pool:
-        running = StreamService(store, pool)
+        running = StreamService(store, pool, limits=QUICK)
         yield running
         await running.stop()
 
