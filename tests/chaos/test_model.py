@@ -63,6 +63,7 @@ class Run(RuleBasedStateMachine):
         self.http = self.trial.over_http()
         self.mqtt = self.trial.over_mqtt()
         self.loader = self.trial.over_http()
+        self._threads: list[threading.Thread] = []
 
     # Writers
 
@@ -140,6 +141,24 @@ class Run(RuleBasedStateMachine):
 
         self._under_load(count, after, fault)
 
+    @rule(count=some, after=few)
+    def service_hangs(self, count: int, after: int) -> None:
+        def fault() -> None:
+            self.world.pause()
+            self._until_repeated()
+            self.world.go_on()
+
+        self._under_load(count + after + 10, after, fault)
+
+    @precondition(lambda self: self.world.kind == "external")
+    @rule(count=some, after=few)
+    def database_is_killed(self, count: int, after: int) -> None:
+        def fault() -> None:
+            with self.world.database_away():
+                self._until_repeated()
+
+        self._under_load(count + after + 10, after, fault)
+
     @precondition(lambda self: self.world.kind == "external")
     @rule(count=some, after=few)
     def broker_is_killed(self, count: int, after: int) -> None:
@@ -151,6 +170,11 @@ class Run(RuleBasedStateMachine):
     @rule()
     def everyone_is_told(self) -> None:
         self.trial.is_told()
+
+    @property
+    def writing(self) -> bool:
+        """Whether the writers are at work."""
+        return any(thread.is_alive() for thread in self._threads)
 
     def teardown(self) -> None:
         try:
@@ -165,6 +189,11 @@ class Run(RuleBasedStateMachine):
         attempt = self.trial.ledger.begin(id, body)
         told = self.world.direct("PUT", f"/barrels/geo/docs/{id}?update=true", json=body).json()
         self.trial.ledger.accepted(attempt, told["rev"], told["seq"])
+
+    def _until_repeated(self) -> None:
+        """A writer has asked again, since it was not answered, or both are through with what they had to write."""
+        repeats = self.http.repeats + self.mqtt.repeats
+        until(lambda: self.http.repeats + self.mqtt.repeats > repeats or not self.writing, "a request repeated")
 
     def _links(self) -> list[Any]:
         return [*self.trial.doors, *self.world.links]
@@ -181,7 +210,7 @@ class Run(RuleBasedStateMachine):
             except BaseException as error:  # noqa: BLE001 - it is raised below
                 failures.append(error)
 
-        threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
+        threads = self._threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
         for thread in threads:
             thread.start()
         try:
