@@ -32,8 +32,9 @@ class BrokerAddress:
         try:
             parts = urlsplit(url.strip())
             host, port = parts.hostname, parts.port
-        except ValueError as fault:
-            raise BadRequest(f"{shown} is no address of a broker: {fault}.", hint=_HINT) from None
+        except ValueError:
+            # What the parser says may hold a part of the password.
+            raise BadRequest(f"{shown} is no address of a broker.", hint=_HINT) from None
         scheme = parts.scheme.lower()
         if scheme in ("ws", "wss"):
             raise BadRequest(

@@ -274,8 +274,8 @@ class ExternalBroker:
             take(message)
         try:
             await connection.subscribe(f"{names.prefix}{REQUESTS}#")
-        except Unavailable:
-            await connection.close()
+        except BaseException:
+            connection.end("it could not be made ready")
             raise
         return connection
 

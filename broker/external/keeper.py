@@ -159,6 +159,8 @@ class Keeper:
         lasted_s = time.monotonic() - connection.began_at
         if lasted_s < self._limits.settled_s and not connection.acknowledged:
             raise Unavailable(self.link.reason)
+        if lasted_s < self._limits.settled_s:
+            await self._rest(self._limits.retry_first_s)  # else two of one client id would end each other without end
 
     def _take(self, connection: Connection) -> None:
         if connection is self.connection or connection.ended.done():

@@ -13,8 +13,6 @@ from broker.mqtt.contract import Message
 from broker.publishing.lanes import PAGE, Ask, Lane
 from feeds.storage.replay import Replay
 
-PAGE_BYTES = 4 << 20  # of documents
-
 
 class Retelling:
     """One pass over one barrel, up to what was told when it began: what comes later is told in its turn anyway."""
@@ -34,8 +32,10 @@ class Retelling:
         if self._purged_upto < self._upto:
             return await self._purged()
         if self._replay is None:
+            self._upto = max(self._upto, self._lane.told)  # what was told since may have been cleared just now
             self._replay = await self._ask(self._open)
-        page = await self._ask(partial(self._replay.next, PAGE, PAGE_BYTES))
+        # All that was read: what stayed behind could be older than what is told before the next page.
+        page = await self._ask(partial(self._replay.next, PAGE))
         self.ended = page.caught_up or page.seq >= self._upto
         topics, found = self._lane.topics, list[Message]()
         for row in page.rows:

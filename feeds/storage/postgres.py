@@ -190,6 +190,11 @@ def check_server(connection: BoundedConnection) -> None:
 
 def _parameters(dialect: Dialect, url: URL) -> dict[str, Any]:
     _, given = dialect.create_connect_args(url)
+    if url.query.keys() & {"password", "sslpassword"}:
+        raise BadRequest(
+            "The database URL has a password behind the question mark, where it would be shown",
+            hint="Put it before the @, or into PGPASSWORD or a password file.",
+        )
     context = given.pop("context", None)
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
     for name in given:

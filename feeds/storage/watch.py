@@ -7,6 +7,7 @@ finds out that a database which was away is back.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import select
 import threading
@@ -174,9 +175,12 @@ class Watch:
         driver: Any = connection.connection.driver_connection
         mine = driver.info.backend_pid
         socket = driver.fileno()
+        poll = select.poll()  # `select` knows no descriptors above 1,023
+        poll.register(socket, select.POLLIN)
+        poll.register(self._receiver, select.POLLIN)
         while True:
             wait_s = max(0.0, self._look_at - time.monotonic())
-            ready, _, _ = select.select([socket, self._receiver], [], [], wait_s)
+            ready = {descriptor for descriptor, _ in poll.poll(math.ceil(wait_s * 1000))}
             if self._stopping.is_set():
                 return
             if self._receiver in ready:

@@ -277,3 +277,9 @@ def test_a_backup_of_postgresql_is_left_to_its_own_tools(url: str, tmp_path: Pat
     assert "pg_dump" in error.hint
     assert isinstance(refusal(lambda: Store.backup_of(url, tmp_path / "copy")), BadRequest)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_password_where_it_would_be_shown_is_refused() -> None:
+    with pytest.raises(BadRequest, match="behind the question mark") as raised:
+        Store.open("postgresql://u@127.0.0.1/db?password=secret")
+    assert "secret" not in str(raised.value)

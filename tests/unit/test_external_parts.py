@@ -204,3 +204,9 @@ def test_settings_that_do_not_go_together_are_refused(given: dict[str, object], 
     with pytest.raises(BadRequest) as caught:
         settings(**given)
     assert told in caught.value.reason
+
+
+def test_a_broker_address_that_cannot_be_read_shows_nothing_of_its_password() -> None:
+    with pytest.raises(BadRequest) as raised:
+        BrokerAddress.parse("mqtt://user:se/cret@host")
+    assert raised.value.reason == "'mqtt://user@host' is no address of a broker."
