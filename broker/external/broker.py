@@ -34,6 +34,7 @@ log = logging.getLogger("spile.mqtt")
 Kind = Literal["auto", "plain", "nats"]
 _OPEN = "Clients can publish what only the service may: enforce the access file, see docs/how-to/external-brokers.md."
 _SET_ASIDE = "The broker closes the connection on some messages, which were passed; the log names their topics."
+_CONTROL = Message("to/spile/probe", b"{}", 1)
 
 
 async def _always() -> bool:
@@ -233,6 +234,10 @@ class ExternalBroker:
         try:
             while self._changes.messages or self._answers.messages:
                 await connection.quiet()
+            if self._suspects.closed_on(message.topic):
+                # Set aside is only what fails where something else is taken: a full disk there takes nothing.
+                await connection.publish([_CONTROL], self._changes, self._names.outward)
+                self._suspects.clear(_CONTROL.topic)
             await connection.publish([replace(message, qos=1)], self._changes, self._names.outward)
         except Unavailable:
             ended = connection.ended.result()

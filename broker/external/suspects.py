@@ -29,6 +29,10 @@ class Suspects:
     def __contains__(self, topic: str) -> bool:
         return topic in self._closings
 
+    def closed_on(self, topic: str) -> bool:
+        """Whether the broker has closed the connection on this one alone before."""
+        return self._closings.get(topic, 0) > 0
+
     def blame(self, topics: Iterable[str]) -> None:
         """The broker closed the connection while these were under way."""
         for topic in topics:
