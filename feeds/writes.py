@@ -5,7 +5,6 @@ Pure. A `Write` that exists is well-formed; whether it is accepted depends on th
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -15,6 +14,7 @@ from typing import Any
 from feeds.body import DOCUMENT_BYTES_MAX, Draft, canonical, check_id, check_values, draft, kind_of, read_json
 from feeds.errors import BadRequest, SpileError, TooLarge
 from feeds.faults import shown
+from feeds.naming import new_id
 from feeds.revisions import Revision
 
 TOKEN_BYTES_MAX = 128
@@ -103,7 +103,7 @@ class Write:
                 hint="Leave it out, or write with new_edits=false.",
             )
         base = same("_rev", rev, given.rev)
-        document_id = same("_id", check_id(id) if id is not None else None, given.id) or uuid.uuid4().hex
+        document_id = same("_id", check_id(id) if id is not None else None, given.id) or new_id()
         verb = Verb.SET if update and base is None else Verb.PUT
         revision = Revision.parse(base) if base is not None else None
         return cls(verb, document_id, revision, given.deleted, given.data, given.body)
