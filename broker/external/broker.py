@@ -11,19 +11,16 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Literal
-
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_fixed
 
 from broker.external.access import BrokerAccess
 from broker.external.connection import Arrived, Connection, Ended
 from broker.external.desk import REQUESTS, Acknowledgements, Desk
-from broker.external.keeper import START_S, START_TRIES, Keeper, Standby
+from broker.external.keeper import Keeper, Standby
 from broker.external.limits import ExternalLimits
-from broker.external.names import TopicNames, check_topic
-from broker.external.probing import closes_on_dots, unprotected
+from broker.external.names import check_topic
 from broker.external.state import ExternalStats
 from broker.external.suspects import Suspects
+from broker.external.ways import OPEN, Kind, Ways
 from broker.external.window import Window
 from broker.health import PartHealth
 from broker.mqtt.contract import Message, Requests
@@ -31,8 +28,6 @@ from feeds.errors import BadRequest, Unavailable
 
 log = logging.getLogger("spile.mqtt")
 
-Kind = Literal["auto", "plain", "nats"]
-_OPEN = "Clients can publish what only the service may: enforce the access file, see docs/how-to/external-brokers.md."
 _SET_ASIDE = "The broker closes the connection on some messages, which were passed; the log names their topics."
 _CONTROL = Message("to/spile/probe", b"{}", 1)
 
@@ -62,9 +57,6 @@ class ExternalBroker:
         may_connect: Callable[[], Awaitable[bool]] = _always,
     ) -> None:
         self.access = access
-        self._kind: Kind = kind
-        self._names = TopicNames(prefix, dots_encoded=kind == "nats")
-        self._device = device
         self._limits = limits
         self._desk = Desk(requests, limits) if requests is not None else None
         self._changes = Window("mqtt_in_flight", limits.window, limits.window_bytes)
@@ -72,20 +64,21 @@ class ExternalBroker:
         self._suspects = Suspects(limits.refused_s, limits.refused_topics)
         self._may_connect = may_connect
         self._keeper = Keeper(self._connect, may_connect, self._ended, limits)
+        self._ways = Ways(access, limits, prefix=prefix, kind=kind, device=device, connected=self._keeper.stands)
         self._told_away = False
         self._calm = asyncio.Event()  # cleared while a suspect goes alone
         self._calm.set()
         self._unheard = 0
-        self._unprotected: tuple[str, ...] | None = None
 
     @property
     def prefix(self) -> str:
         """What stands before Spile's topics."""
-        return self._names.prefix
+        return self._ways.names.prefix
 
-    def topic_there(self, topic: str) -> str:
-        """How one of Spile's topics stands at the broker."""
-        return self._names.outward(topic)
+    async def topic_there(self, topic: str) -> str:
+        """How one of Spile's topics stands at the broker. Unavailable where that is not known."""
+        await self._ways.sure_of([topic])
+        return self._outward(topic)
 
     # Its life.
 
@@ -95,16 +88,19 @@ class ExternalBroker:
         Raises Unauthorized or BadRequest for what only an operator can mend: the login, TLS, another protocol.
         """
         await self._keeper.start()
+        self._ways.start()
 
     def hurry(self) -> None:
         """The service stops: whoever publishes while the broker is away is told so at once."""
+        self._ways.hurry()
         self._keeper.hurry()
 
     async def stop(self) -> None:
         """Stop in order: requests under way, then the connection."""
-        self._keeper.hurry()
+        self.hurry()
         if self._desk is not None:
             await self._desk.stop()
+        await self._ways.stop()
         await self._keeper.stop()
 
     @property
@@ -113,8 +109,17 @@ class ExternalBroker:
         return self._keeper.link.connects
 
     async def failed(self) -> BaseException:
-        """Return only when the connection is not made any more, and why: never, unless there is a bug."""
-        return await self._keeper.failed()
+        """Return only when one of its tasks has failed, and why: never, unless there is a bug."""
+        watching = [
+            asyncio.create_task(self._keeper.failed(), name="spile-mqtt-external-watch"),
+            asyncio.create_task(self._ways.failed(), name="spile-mqtt-ways-watch"),
+        ]
+        try:
+            done, _ = await asyncio.wait(watching, return_when=asyncio.FIRST_COMPLETED)
+            return done.pop().result()
+        finally:
+            for task in watching:
+                task.cancel()
 
     def wake(self) -> None:
         """Something has changed: ask `may_connect` and try now, however long the present wait is."""
@@ -143,10 +148,11 @@ class ExternalBroker:
         try:
             # The first time it is said at once that the broker is away, so that it shows; then it is waited for.
             connection = await self._keeper.have(self._limits.wait_s if self._told_away else 0)
+            await self._ways.sure_of(message.topic for message in batch)
             if self._suspects:
                 await self._publish_with_care(connection, batch)
             else:
-                await connection.publish(batch, self._changes, self._names.outward)
+                await connection.publish(batch, self._changes, self._outward)
         except Unavailable:
             self._told_away = True
             raise
@@ -162,7 +168,8 @@ class ExternalBroker:
             self._check(message, time.monotonic())
             await self._calm.wait()
             connection = await self._keeper.have(0)
-            await connection.publish([message], self._answers, self._names.outward)
+            await self._ways.sure_of([message.topic])
+            await connection.publish([message], self._answers, self._outward)
         except (Unavailable, BadRequest) as fault:
             self._unheard += 1
             log.debug("%s does not hear %.200r: %s", client_name, message.topic, fault.reason)
@@ -186,9 +193,12 @@ class ExternalBroker:
             "in_flight": self._changes.messages,
             "set_aside": self._suspects.set_aside,
         }
-        if self._unprotected is not None:
-            figures["open_to_clients"] = list(self._unprotected)
-        hint = _OPEN if self._unprotected else _SET_ASIDE if self._suspects.set_aside else None
+        open_to_clients = self._ways.open_to_clients
+        if open_to_clients is not None:
+            figures["open_to_clients"] = list(open_to_clients)
+        if self._ways.untried:
+            figures["untried"] = dict(self._ways.untried)
+        hint = OPEN if open_to_clients else _SET_ASIDE if self._suspects.set_aside else None
         return self._keeper.link.health(figures, hint)
 
     def stats(self) -> ExternalStats:
@@ -212,6 +222,10 @@ class ExternalBroker:
 
     # Messages.
 
+    @property
+    def _outward(self) -> Callable[[str], str]:
+        return self._ways.names.outward
+
     def _check(self, message: Message, now: float) -> None:
         check_topic(message.topic)
         if self._suspects.refuses(message.topic, now):
@@ -224,26 +238,30 @@ class ExternalBroker:
             if message.topic not in self._suspects:
                 together.append(message)
                 continue
-            await connection.publish(together, self._changes, self._names.outward)
+            await connection.publish(together, self._changes, self._outward)
             together = []
             await self._publish_alone(connection, message)
-        await connection.publish(together, self._changes, self._names.outward)
+        await connection.publish(together, self._changes, self._outward)
 
     async def _publish_alone(self, connection: Connection, message: Message) -> None:
+        """Publish a suspect with nothing else under way; it is one no more if it is taken, or will not be sent."""
         self._calm.clear()
         try:
             while self._changes.messages or self._answers.messages:
                 await connection.quiet()
             if self._suspects.closed_on(message.topic):
                 # Set aside is only what fails where something else is taken: a full disk there takes nothing.
-                await connection.publish([_CONTROL], self._changes, self._names.outward)
+                await connection.publish([_CONTROL], self._changes, self._outward)
                 self._suspects.clear(_CONTROL.topic)
-            await connection.publish([replace(message, qos=1)], self._changes, self._names.outward)
+            await connection.publish([replace(message, qos=1)], self._changes, self._outward)
         except Unavailable:
             ended = connection.ended.result()
             alone = ended.unacknowledged == {self._changes.name: [message.topic]}
             if ended.by_broker and alone and self._suspects.convict(message.topic, time.monotonic()):
                 log.error("the broker closes the connection on %.500r, which is set aside", message.topic)
+            raise
+        except BadRequest:
+            self._suspects.clear(message.topic)
             raise
         finally:
             self._calm.set()
@@ -256,32 +274,23 @@ class ExternalBroker:
             self._suspects.blame(ended.unacknowledged.get(self._changes.name, ()))
 
     async def _connect(self) -> Connection:
-        """A connection that is ready: what has to be known of the broker is found out, and requests come."""
-        names, limits = self._names, self._limits
-        if self._kind == "auto":
-            dots = await closes_on_dots(self.access, limits, names.prefix)
-            self._kind = "nats" if dots else "plain"
-            names = self._names = TopicNames(names.prefix, dots_encoded=dots)
-            if dots:
-                log.info("%s takes no `.` and no space in topics: both are encoded", self.access.address)
-        if self._device is not None and self._unprotected is None:
-            await self._try_bounds(self._device)
-        if self._desk is None:
+        """A connection that is ready: requests come."""
+        desk, limits = self._desk, self._limits
+        if desk is None:
             return await self._still_ours(await Connection.open(self.access, limits))
-        desk = self._desk
-        # A session that was kept brings its requests at once, before the connection is there to acknowledge them.
+        # A session that was kept brings its requests at once, before the connection is there to answer them.
         early: list[Arrived] = []
         take: Callable[[Arrived], None] = early.append
         connection = await self._still_ours(await Connection.open(self.access, limits, lambda message: take(message)))
-        line = Acknowledgements(connection, limits.unacknowledged)
-        take = lambda message: desk.take(message, names, line)
-        for message in early:
-            take(message)
         try:
-            await connection.subscribe(f"{names.prefix}{REQUESTS}#")
+            await connection.subscribe(f"{self.prefix}{REQUESTS}#")
         except BaseException:
             connection.end("it could not be made ready")
             raise
+        line = Acknowledgements(connection, limits.unacknowledged)
+        take = lambda message: desk.take(message, self._ways, line)
+        for message in early:
+            take(message)
         return connection
 
     async def _still_ours(self, connection: Connection) -> Connection:
@@ -297,20 +306,3 @@ class ExternalBroker:
             connection.end("it is not this process's to have")
             raise
         return connection
-
-    async def _try_bounds(self, device: BrokerAccess) -> None:
-        try:
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(Unavailable),
-                stop=stop_after_attempt(START_TRIES),
-                wait=wait_fixed(START_S),
-                reraise=True,
-            ):
-                with attempt:
-                    self._unprotected = await unprotected(self.access, device, self._limits, self._names.prefix)
-        except Unavailable as fault:
-            log.warning("whether the broker keeps clients apart could not be tried: %s", fault.reason)
-            return
-        if self._unprotected:
-            places = ", ".join(self._unprotected)
-            log.warning("clients of %s can publish under %s. %s", self.access.address, places, _OPEN)

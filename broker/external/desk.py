@@ -13,9 +13,11 @@ from typing import Protocol
 
 from broker.external.connection import Arrived
 from broker.external.limits import ExternalLimits
-from broker.external.names import PORTABLE, TopicNames
+from broker.external.names import PORTABLE
+from broker.external.ways import Ways
 from broker.mqtt.contract import Client, Requests
 from broker.mqtt.topicnames import ANONYMOUS
+from feeds.errors import Unavailable
 
 log = logging.getLogger("spile.mqtt.requests")
 
@@ -72,11 +74,11 @@ class Desk:
     def __len__(self) -> int:
         return len(self._tasks)
 
-    def take(self, arrived: Arrived, names: TopicNames, acknowledgements: Acknowledgements) -> None:
+    def take(self, arrived: Arrived, ways: Ways, acknowledgements: Acknowledgements) -> None:
         """Start serving what came; it is acknowledged once it is answered, or can have no answer."""
         self.received += 1
         entry = acknowledgements.add(arrived.mid) if arrived.mid else None
-        topic = names.inward(arrived.topic)
+        topic = ways.names.inward(arrived.topic)
         levels = topic.split("/", 3) if topic is not None else []
         if topic is None or len(levels) < 4 or topic.count("/") >= _LEVELS_MAX:
             self._drop("a message to %.200r is no request", arrived.topic)
@@ -85,7 +87,7 @@ class Desk:
         else:
             client = _client(levels[1], levels[2])
             valid = bool(PORTABLE(levels[1]) and PORTABLE(levels[2]))
-            work = self._serve(client, topic, arrived.payload, valid, entry, acknowledgements)
+            work = self._serve(client, arrived, valid, ways, entry, acknowledgements)
             task = asyncio.create_task(work, name=f"spile mqtt request {topic[:200]}")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -106,17 +108,25 @@ class Desk:
     async def _serve(
         self,
         client: Client,
-        topic: str,
-        payload: bytes,
+        arrived: Arrived,
         valid: bool,
+        ways: Ways,
         entry: list[int] | None,
         acknowledgements: Acknowledgements,
     ) -> None:
         try:
+            await ways.sure_of([arrived.topic])
+        except Unavailable:
+            # Not acknowledged: where the broker keeps the session, it comes again on the next connection.
+            self._drop("how %.200r is meant, and answered, is not known yet", arrived.topic)
+            return
+        topic = ways.names.inward(arrived.topic)
+        assert topic is not None
+        try:
             if valid:
-                await self._requests.handle(client, topic, payload)
+                await self._requests.handle(client, topic, arrived.payload)
             else:
-                await self._requests.refused(client, topic, payload, _NAMES)
+                await self._requests.refused(client, topic, arrived.payload, _NAMES)
         except Exception:
             self.failures += 1
             log.exception("the request %.200r has failed", topic)

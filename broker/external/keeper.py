@@ -87,6 +87,10 @@ class Keeper:
             raise Unavailable(self.link.reason, hint=self.link.hint)
         return self.connection
 
+    async def stands(self) -> None:
+        """Return once there is a connection, or nobody shall wait for one any more."""
+        await self._connected.wait()
+
     def wake(self) -> None:
         """Try to connect now, however long the present wait is, and soon again if that fails."""
         self._backoff.reset()

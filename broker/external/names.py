@@ -14,6 +14,7 @@ from feeds.errors import BadRequest
 PORTABLE = re.compile(r"[A-Za-z0-9_-]+").fullmatch
 """What users and client ids are made of where brokers keep them apart by their access files."""
 
+_WRITTEN_TWO_WAYS = re.compile("[. ]|%2E|%20").search
 _LEVELS_MAX = 190  # of a topic; Mosquitto closes above 200
 
 
@@ -38,6 +39,11 @@ class TopicNames:
 
     def _encoded(self, topic: str) -> str:
         return self.prefix + topic.replace(".", "%2E").replace(" ", "%20")
+
+
+def is_plain(topic: str) -> bool:
+    """Whether a topic, ours or the broker's, is the same with `dots_encoded` and without."""
+    return _WRITTEN_TWO_WAYS(topic) is None
 
 
 def check_prefix(text: str) -> str:

@@ -21,28 +21,28 @@ from feeds.errors import Unavailable
 
 log = logging.getLogger("spile.mqtt")
 
-TRIAL_S = 5.0
-
 
 async def closes_on_dots(access: BrokerAccess, limits: ExternalLimits, prefix: str) -> bool:
     """Whether the broker closes the connection on `.` and space in a topic, as NATS before 2.10 does.
 
-    Raises Unavailable where the broker is lost meanwhile.
+    Asked twice, since a broker that ends in the middle closes it too. Raises Unavailable where nothing can be told:
+    it does not answer, is lost meanwhile, or closes the connection on any topic.
     """
-    if await _takes(access, limits, f"{prefix}to/spile/probe/a.b c"):
-        return False
-    if await _takes(access, limits, f"{prefix}to/spile/probe/ab_c"):
-        return True
-    raise Unavailable(f"{access.address} takes no messages of this user.")
+    for _ in range(2):
+        if await _takes(access, limits, f"{prefix}to/spile/probe/a.b c"):
+            return False
+        if not await _takes(access, limits, f"{prefix}to/spile/probe/ab_c"):
+            raise Unavailable(f"{access.address} takes no messages of this user.")
+    return True
 
 
 async def _takes(access: BrokerAccess, limits: ExternalLimits, topic: str) -> bool:
     connection = await Connection.open(access.beside(_name()), limits)
     try:
-        async with asyncio.timeout(TRIAL_S):
+        async with asyncio.timeout(limits.ack_s):
             await connection.publish([Message(topic, b"{}", 1)], _window(), _as_it_is)
     except TimeoutError:
-        return False
+        raise Unavailable(f"{access.address} does not acknowledge a message in time.") from None
     except Unavailable:
         if connection.ended.result().by_broker:
             return False
@@ -84,12 +84,10 @@ async def unprotected(
             await watching.subscribe(topic)
         await _publish_as(device.beside(name), limits, (*others, own))
         try:
-            async with asyncio.timeout(TRIAL_S):
+            async with asyncio.timeout(limits.ack_s):
                 await arrived.wait()
         except TimeoutError:
             raise Unavailable(f"What {device.user} publishes to its own topics does not arrive.") from None
-    except Refuses as refused:
-        raise Unavailable(refused.reason, hint=refused.hint) from None
     finally:
         await watching.close()
     return tuple(told for topic, told in others.items() if topic in heard)
@@ -98,9 +96,12 @@ async def unprotected(
 async def _publish_as(device: BrokerAccess, limits: ExternalLimits, topics: tuple[str, ...]) -> None:
     """Publish to each topic, on a new connection where the broker closes one instead of denying."""
     for topic in topics:
-        connection = await Connection.open(device, limits)
         try:
-            async with asyncio.timeout(TRIAL_S):
+            connection = await Connection.open(device, limits)
+        except Refuses as refused:
+            raise Unavailable(f"As {device.user or ANONYMOUS}: {refused.reason}", hint=refused.hint) from None
+        try:
+            async with asyncio.timeout(limits.ack_s):
                 await connection.publish([Message(topic, b"{}", 1)], _window(), _as_it_is)
         except (Unavailable, TimeoutError) as fault:
             log.debug("%s: %s", topic, fault)

@@ -7,6 +7,7 @@ under way; for a while messages to it are then refused without asking the broker
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 
 CLOSINGS = 2
 
@@ -34,9 +35,16 @@ class Suspects:
         return self._closings.get(topic, 0) > 0
 
     def blame(self, topics: Iterable[str]) -> None:
-        """The broker closed the connection while these were under way."""
-        for topic in topics:
-            self._closings.setdefault(topic, 0)
+        """The broker closed the connection while these were under way, oldest first.
+
+        Only so many are suspected at once: the oldest of these, since a broker takes messages in order, rather than
+        what was under way at an earlier closing and was not sent again since.
+        """
+        for topic in islice(topics, self._topics_max):
+            closings = self._closings.pop(topic, 0)
+            while len(self._closings) >= self._topics_max:
+                del self._closings[next(iter(self._closings))]
+            self._closings[topic] = closings
 
     def convict(self, topic: str, now: float) -> bool:
         """The broker closed the connection on this one alone; whether that makes it set aside."""

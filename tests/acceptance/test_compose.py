@@ -290,6 +290,7 @@ def test_the_token_opens_http_and_nothing_else_does(project: Project) -> None:
 
 def test_the_service_tried_the_access_file_and_found_it_enforced(project: Project) -> None:
     with http(project) as client:
+        until(lambda: "open_to_clients" in client.get("/health").json()["parts"]["mqtt"], "what was found")
         health = client.get("/health").json()
     assert health["state"] == "running", health
     assert health["parts"]["mqtt"]["open_to_clients"] == []

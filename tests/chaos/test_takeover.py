@@ -96,6 +96,7 @@ def test_a_holder_that_stops_in_order_is_followed_at_once(both: Pair) -> None:
     both.holds()
 
 
+@pytest.mark.usefixtures("attentive")
 def test_requests_and_streams_over_mqtt_go_on_at_the_next_holder(both: Pair) -> None:
     trial = both.trial
     trial.writes_over("mqtt")

@@ -72,8 +72,12 @@ class ScriptedBroker:
         self.port = 0
         self.greeting: bytes | None = packet(CONNACK << 4, b"\0\0")
         """What is sent first; None: nothing, "" closes."""
+        self.greeting_of: Callable[[str], bytes | None] = lambda _client_id: self.greeting
+        """The same, for a client by its id."""
         self.on_publish: Callable[[str], str] = lambda _topic: "ack"
         """`ack`, `close` or `ignore`."""
+        self.answers_subscriptions = True
+        self.subscriptions = 0
         self.connects = 0
         self.came: Counter[str] = Counter()
         self.client_ids: list[str] = []
@@ -83,6 +87,11 @@ class ScriptedBroker:
     def url(self) -> str:
         """Where it listens."""
         return f"mqtt://127.0.0.1:{self.port}"
+
+    @property
+    def present(self) -> int:
+        """How many connections there are."""
+        return len(self._writers)
 
     def cut(self) -> None:
         """Close every connection."""
@@ -101,9 +110,10 @@ class ScriptedBroker:
         connect = await _packet(reader)
         size = int.from_bytes(connect.body[10:12], "big")
         self.client_ids.append(connect.body[12 : 12 + size].decode())
-        if self.greeting is not None:
-            writer.write(self.greeting)
-            if not self.greeting:
+        greeting = self.greeting_of(self.client_ids[-1])
+        if greeting is not None:
+            writer.write(greeting)
+            if not greeting:
                 return
         while True:
             came = await _packet(reader)
@@ -116,7 +126,9 @@ class ScriptedBroker:
                 if what == "ack" and heard.qos:
                     writer.write(ack_packet(PUBACK, heard.packet_id))
             elif came.kind == 8:
-                writer.write(packet(SUBACK << 4, came.body[:2] + b"\1"))
+                self.subscriptions += 1
+                if self.answers_subscriptions:
+                    writer.write(packet(SUBACK << 4, came.body[:2] + b"\1"))
             elif came.kind == 12:
                 writer.write(packet(PINGRESP << 4, b""))
             elif came.kind == 14:

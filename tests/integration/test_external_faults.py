@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +117,33 @@ async def test_a_message_on_which_the_broker_closes_twice_is_set_aside_and_the_o
         assert there.came["barrels/b/bad"] == 3  # it is not tried again for a while
 
 
+async def test_what_fails_when_the_broker_takes_nothing_at_all_is_not_set_aside() -> None:
+    async with scripted() as there, connected(there, kind="plain") as broker:
+        taking = False
+        there.on_publish = lambda _topic: "ack" if taking else "close"
+        publishing = asyncio.create_task(persistently(broker, [one()]))
+        await until(lambda: there.came["to/spile/probe"] >= 2)
+        assert there.came["barrels/b/_id/a"] == 2  # among others, and once alone
+        taking = True
+        await asyncio.wait_for(publishing, 10)
+        assert there.came["barrels/b/_id/a"] == 3
+        assert broker.stats().set_aside == 0
+
+
+async def test_a_suspect_that_will_not_be_sent_is_a_suspect_no_more() -> None:
+    limits = ExternalLimits(retry_first_s=0.01, packet_bytes=1_000)
+    async with scripted() as there, connected(there, limits=limits, kind="plain") as broker:
+        there.on_publish = lambda _topic: "close"
+        with pytest.raises(Unavailable):
+            await broker.publish([one()])
+        there.on_publish = lambda _topic: "ack"
+        assert broker._suspects
+        await until(lambda: broker.failure is None)
+        with pytest.raises(BadRequest, match="bytes"):
+            await broker.publish([one(payload=b"x" * 2_000)])
+        assert not broker._suspects
+
+
 async def test_what_was_under_way_when_a_broker_was_killed_is_not_set_aside(tmp_path: Path) -> None:
     async with running("mosquitto", tmp_path) as (process, broker):
         batch = [one(f"barrels/b/_id/{at}") for at in range(5_000)]
@@ -194,6 +223,29 @@ async def test_a_process_that_lost_the_lock_lets_go_and_does_not_come_back(tmp_p
         asked = lock.asked["one"]
         await until(lambda: lock.asked["one"] >= asked + 3)
         assert broker.stats().connects == 1
+
+
+async def test_two_of_one_client_id_that_end_each_others_connections_do_so_slowly(tmp_path: Path) -> None:
+    limits = ExternalLimits(retry_first_s=0.1, retry_max_s=0.1)
+    async with AsyncExitStack() as stack:
+        process = stack.enter_context(Mosquitto(tmp_path))
+        both = [await stack.enter_async_context(connected(process, limits=limits)) for _ in range(2)]
+
+        async def publishes(broker: ExternalBroker) -> None:
+            while True:
+                await persistently(broker, [one()])
+
+        publishing = [asyncio.create_task(publishes(broker)) for broker in both]
+        try:
+            before, began = sum(each.connects for each in both), time.monotonic()
+            await until(lambda: sum(each.connects for each in both) >= before + 10)
+            took_s = time.monotonic() - began
+        finally:
+            for each in publishing:
+                each.cancel()
+            await asyncio.gather(*publishing, return_exceptions=True)
+        # A wait is half of `retry_first_s` at least, and one of the two has waited its time when this began.
+        assert took_s > 8 * limits.retry_first_s / 2
 
 
 async def test_a_broker_that_accepts_and_closes_is_tried_with_growing_waits() -> None:

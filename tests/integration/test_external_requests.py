@@ -6,14 +6,14 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from brokers import BrokerProcess
-from external_tools import KINDS, QUICK, connected, running
-from mqtt_tools import RawClient, leave_no_client, until
+from external_tools import KINDS, QUICK, access, connected, running, scripted
+from mqtt_tools import RawClient, leave_no_client, publish_packet, until
 from requests_tools import Device
 
 from broker.external import ExternalBroker, ExternalLimits
@@ -91,7 +91,7 @@ async def test_a_request_that_comes_twice_is_done_once_by_its_token(served: Serv
 
 async def test_ids_with_dots_and_spaces_are_served(served: Served) -> None:
     served.service.store.create("geo")
-    dots = served.broker.topic_there("a.b") != "a.b"
+    dots = await served.broker.topic_there("a.b") != "a.b"
     place = "set/geo/v1%2E5/Saint%20Helena" if dots else "set/geo/v1.5/Saint Helena"
     async with served.device() as device:
         answer = await device.asked(place, {"x": 1})
@@ -269,6 +269,19 @@ async def test_a_request_that_was_not_answered_comes_again_to_the_next_connectio
         await device.close()
 
 
+async def test_a_request_that_comes_before_the_connection_is_ready_is_answered_on_it() -> None:
+    held = Held()
+    held.go.set()
+    async with scripted() as there:
+        assert there.greeting is not None
+        there.greeting += publish_packet("from/u/c/set/b/x", b"{}", 1, 7)
+        held.broker = broker = ExternalBroker(access(there), requests=held, kind="plain", limits=QUICK)
+        await broker.start()
+        await until(lambda: there.came["to/u/c/done"])
+        assert broker.stats().unheard == 0
+        await broker.stop()
+
+
 async def test_a_request_that_fails_is_counted_and_the_next_is_served(tmp_path: Path) -> None:
     held = Held()
     held.go.set()
@@ -279,6 +292,37 @@ async def test_a_request_that_fails_is_counted_and_the_next_is_served(tmp_path: 
         assert (await device.asked("x/y/z", {"at": 1})).body == {"at": 1}
         assert broker.stats().request_failures == 1
         await device.close()
+
+
+async def test_a_connection_that_is_given_up_before_requests_come_on_it_does_not_stay() -> None:
+    async with scripted() as there:
+        there.answers_subscriptions = False
+        broker = ExternalBroker(access(there), requests=Held(), kind="plain", limits=QUICK)
+        starting = asyncio.create_task(broker.start())
+        await until(lambda: there.subscriptions == 1)
+        starting.cancel()
+        await until(lambda: not there.present, "the connection's end")
+        await broker.stop()
+
+
+@pytest.mark.parametrize("fault", ["it is cut", "nothing is answered"])
+async def test_a_connection_that_ends_before_requests_come_on_it_is_made_again(fault: str) -> None:
+    async with scripted() as there:
+        there.answers_subscriptions = False
+        limits = replace(QUICK, connect_s=0.1 if fault == "nothing is answered" else 5.0)
+        broker = ExternalBroker(access(there), requests=Held(), kind="plain", limits=limits)
+        starting = asyncio.create_task(broker.start())
+        for tries in range(1, 4):
+            await until(lambda tries=tries: there.subscriptions >= tries)  # type: ignore[misc]
+            assert there.present <= 1
+            if fault == "it is cut":
+                there.cut()
+        await starting
+        there.answers_subscriptions = True
+        there.cut()
+        await until(lambda: broker.failure is None)
+        assert there.present == 1
+        await broker.stop()
 
 
 async def test_a_stop_lets_requests_in_work_finish(tmp_path: Path) -> None:

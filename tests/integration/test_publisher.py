@@ -29,8 +29,11 @@ class Recorder:
         self.away_after: int | None = None
         """So many messages are heard before it is away, for a moment."""
         self.refuses: str | None = None
+        self.asked: list[int] = []
+        """The sizes of the batches that it was to take."""
 
     async def publish(self, batch: Sequence[Message]) -> None:
+        self.asked.append(len(batch))
         if self.away_after is not None and len(self.heard) >= self.away_after:
             self.away, self.away_after = 2, None
         if self.away:
@@ -80,7 +83,7 @@ async def until(holds: Callable[[], bool]) -> None:
 async def test_every_update_of_a_fresh_barrel_is_told_with_its_document(store: Store) -> None:
     broker = Recorder()
     async with publishing(store, broker):
-        await until(lambda: "embedded" in store._publishers.here)
+        await until(lambda: "embedded" in store.publishers.here)
         geo = await asyncio.to_thread(store.create, "geo", {"revs_limit": 10})
         updates = [{"_id": "a", "value": value} for value in range(500)]
         await asyncio.to_thread(lambda: geo.bulk(updates, update=True))
@@ -169,6 +172,23 @@ async def test_a_barrel_dropped_while_nobody_published_is_cleared(store: Store) 
     assert store.notes("retained:") == {}
 
 
+async def test_a_barrel_dropped_while_the_broker_is_away_is_cleared_when_that_is_back(store: Store) -> None:
+    geo = store.create("geo", {"retain": True})
+    geo.bulk([{"_id": f"d{at:03}"} for at in range(700)])
+    broker = Recorder()
+    async with publishing(store, broker) as publisher:
+        await until(lambda: len(broker.retained) == 701)
+        broker.away = 1 << 30
+        await asyncio.to_thread(store.drop, "geo")
+        for _ in range(4):
+            await asyncio.to_thread(store.maintain)
+        await until(lambda: publisher.failure is not None)
+        broker.away = 0
+        await until(lambda: not broker.retained)
+    assert store.notes("retained:") == {}
+    assert [store.maintain()["dropped"] > 0 for _ in range(3)] == [False, True, False]
+
+
 async def test_a_message_that_the_broker_will_never_take_is_set_aside(store: Store) -> None:
     geo = store.create("geo")
     geo.bulk([{"_id": "a"}, {"_id": "b"}, {"_id": "c"}])
@@ -177,6 +197,24 @@ async def test_a_message_that_the_broker_will_never_take_is_set_aside(store: Sto
     async with publishing(store, broker) as publisher:
         await until(lambda: broker.seqs("geo") == [1, 3])
         assert publisher.stats()["set_aside"] == 1
+
+
+async def test_the_message_that_is_refused_among_many_is_found_by_halves_and_the_others_keep_their_order(
+    store: Store,
+) -> None:
+    broker = Recorder()
+    broker.refuses = "barrels/geo/_id/333"
+    geo = store.create("geo", {"publish": ["_id/#"]})
+    geo.bulk([{"_id": f"{at:03}"} for at in range(500)])
+    store.add_publisher("embedded")
+    async with publishing(store, broker) as publisher:
+        await until(lambda: store.publisher_position("embedded", geo) == 500)
+        assert publisher.stats()["set_aside"] == 1
+    assert broker.seqs("geo") == [each for each in range(1, 501) if each != 334]
+    first = broker.asked.index(500)
+    asked = broker.asked[first : broker.asked.index(1, first) + 2]
+    assert len(asked) <= 2 * (500).bit_length() + 1, asked  # one by one it would be 500
+    assert broker.asked.count(1) < 10
 
 
 async def test_a_message_to_be_retained_that_the_broker_will_never_take_is_set_aside(store: Store) -> None:

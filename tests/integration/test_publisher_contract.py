@@ -16,6 +16,7 @@ from external_tools import KINDS, running
 from mqtt_tools import Heard, RawClient, serving
 from running import shared
 
+from broker.external.names import TopicNames
 from broker.mqtt.contract import Message, Publisher
 from broker.publishing.topics import BarrelTopics
 from feeds import Store
@@ -49,7 +50,9 @@ async def subject(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterat
             yield Subject(kind, embedded, embedded.port, str)
         else:
             process, external = await stack.enter_async_context(running(kind, tmp_path / kind))
-            yield Subject(kind, external, process.port, external.topic_there, process)
+            dots_encoded = await external.topic_there(".") != "."
+            topic = TopicNames(dots_encoded=dots_encoded).outward
+            yield Subject(kind, external, process.port, topic, process)
 
 
 def numbered(count: int, topic: str = "barrels/b/_id/x", **options: Any) -> list[Message]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 from brokers import BrokerProcess
-from external_tools import KINDS, QUICK, access
+from external_tools import KINDS, QUICK, ScriptedBroker, access, scripted
 from mqtt_tools import SUBACK, RawClient, leave_no_client, read_heard, subscribe_packet, until
 from test_publisher import Recorder
 
@@ -30,13 +31,17 @@ EXPIRY_S = 2.0
 class Process:
     """What publishes in a service, on a store of its own. It hangs as far as others see when its beats stop."""
 
-    def __init__(self, url: str, name: str, broker: BrokerProcess) -> None:
+    def __init__(self, url: str, name: str, broker: BrokerProcess | ScriptedBroker) -> None:
         self.store = Store.open(url)
         locks = SharedLocks(self.store.database, self.store.statements, expiry_s=EXPIRY_S)
         self.election = Election(locks, NAME, name, valid_s=EXPIRY_S * 0.8, beat_s=0.05, look_s=0.05)
         self.may_connect: Callable[[], Awaitable[bool]] = self.election.confirm
         self.broker = ExternalBroker(
-            access(broker, client_id="spile-shared"), requests=None, limits=QUICK, may_connect=self._may_connect
+            access(broker, client_id="spile-shared"),
+            requests=None,
+            device=access(broker, client_id="spile-probe", user="sensor"),
+            limits=QUICK,
+            may_connect=self._may_connect,
         )
         self.executor = ThreadPoolExecutor(2)
 
@@ -89,7 +94,7 @@ def there(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BrokerProc
 
 
 @asynccontextmanager
-async def two(url: str, there: BrokerProcess) -> AsyncIterator[tuple[Process, Process]]:
+async def two(url: str, there: BrokerProcess | ScriptedBroker) -> AsyncIterator[tuple[Process, Process]]:
     """The first holds the lock, the second waits for it."""
     async with AsyncExitStack() as stack:
         stack.push_async_callback(leave_no_client)
@@ -139,6 +144,23 @@ async def test_the_next_holder_begins_at_the_stored_position(url: str, there: Br
         await holds(there, a=3, b=2, c=4, head=4)
         await until(lambda: second.store.publisher_position(NAME, second.store.barrel("geo")) == 4)
         assert second.turns.stats()["published"] < 10
+
+
+async def test_a_broker_that_answers_no_trial_delays_no_take_over(url: str) -> None:
+    async with scripted() as there:
+        there.greeting_of = lambda client_id: there.greeting if client_id == "spile-shared" else None
+        async with two(url, there) as (first, second):
+            await first.put({"_id": "a"})
+            await until(lambda: there.came["barrels/geo/_id/a"] == 1)
+            await second.put({"_id": "b"})
+            await until(lambda: there.came["barrels/geo/_id/b"] == 1)
+            first.hang()
+            await until(lambda: second.election.fence is not None)
+            began = time.monotonic()
+            await second.put({"_id": "c"})
+            await until(lambda: there.came["barrels/geo/_id/c"] == 1)
+            assert time.monotonic() - began < 2.0 < QUICK.connect_s  # a trial waits longer for its connection alone
+            assert second.broker.failure is None
 
 
 async def test_one_that_woke_after_asking_and_before_connecting_publishes_nothing_and_is_put_right(

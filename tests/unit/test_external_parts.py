@@ -130,6 +130,17 @@ def test_a_topic_is_set_aside_after_two_closings_alone_and_tried_again_later() -
     assert not suspects.refuses("b", 0.0)
 
 
+def test_the_topics_that_are_suspected_are_bounded() -> None:
+    suspects = Suspects(600.0, 3)
+    suspects.blame(["a", "b"])
+    suspects.convict("b", 0.0)
+    suspects.blame(["b", "c", "d"])
+    assert [topic in suspects for topic in "abcd"] == [False, True, True, True]
+    assert suspects.closed_on("b")
+    suspects.blame(["e", "f", "g", "h"])
+    assert [topic in suspects for topic in "bcdefgh"] == [False] * 3 + [True] * 3 + [False]
+
+
 def test_the_topics_that_are_remembered_are_bounded() -> None:
     suspects = Suspects(600.0, 2)
     for topic in ("a", "b", "c"):
