@@ -16,15 +16,21 @@ if TYPE_CHECKING:
     from feeds.store import Store
 
 NEWS_S = 5.0  # writes that were on their way when a drop was noticed are told to come again for so long
-Listed = Sequence[tuple[str, int, int, str]]  # name, key, head, settings of every barrel
+Listed = Sequence[tuple[str, int, str, int, str]]  # name, key, epoch, head, settings of every barrel
 
 
 class Known(NamedTuple):
     """A barrel as it was when it was last looked at."""
 
     key: int
+    epoch: str
     head: int
     settings: str
+
+    @property
+    def life(self) -> tuple[int, str]:
+        """What another life of the barrel has not."""
+        return self.key, self.epoch
 
 
 class Directory:
@@ -32,7 +38,8 @@ class Directory:
 
     A `Barrel` is one life of a barrel, named by its key, which is never given again; only which life has a name can
     change. A write is sure of it, since it finds out under the lock of the barrel's row. Readers in other processes
-    are told by the next look.
+    are told by the next look. A key with another epoch is another life too: the store began anew, which nobody does
+    while it is open, save between the restart of a database and the first look at it.
     """
 
     def __init__(self, store: Store) -> None:
@@ -49,7 +56,7 @@ class Directory:
         """Take over how the barrels stand, of which nobody has to be told."""
         with self._store.database.reading() as connection:
             rows = connection.exec_driver_sql(self._store.queries.directory).all()
-        self.look(lambda: [(name, key, head, settings) for name, key, head, settings in rows])
+        self.look(lambda: [(name, key, epoch, head, settings) for name, key, epoch, head, settings in rows])
 
     def barrel(self, name: str) -> Barrel:
         """The barrel of this name; NotFound if there is none."""
@@ -75,7 +82,8 @@ class Directory:
         """A barrel was made or configured here."""
         barrel.settings = settings_of(settings)
         known = self._known.get(barrel.name)
-        self._known[barrel.name] = Known(barrel.key, known.head if known is not None else 0, settings)
+        head = known.head if known is not None else 0
+        self._known[barrel.name] = Known(barrel.key, barrel.epoch, head, settings)
 
     def committed(self, name: str, seq: int) -> None:
         """This process wrote to a barrel: its own hooks are told already."""
@@ -98,16 +106,16 @@ class Directory:
         told: list[tuple[str, str]] = []
         heads: list[tuple[str, int]] = []
         with self.changing:
-            before, now = self._known, {name: Known(key, head, text) for name, key, head, text in read()}
+            before, now = self._known, {row[0]: Known(*row[1:]) for row in read()}
             self._known = now
             for name, was in before.items():
-                if name not in now or now[name].key != was.key:
+                if name not in now or now[name].life != was.life:
                     with self._guard:
                         self._lose(name, was.key)
                     told.append(("dropped", name))
             for name, known in now.items():
                 old = before.get(name)
-                if old is None or old.key != known.key:
+                if old is None or old.life != known.life:
                     told.append(("created", name))
                     old = None
                 elif old.settings != known.settings:

@@ -5,6 +5,7 @@ Usable embedded, without any network: `Store.open("folder")`, `store.create("geo
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -41,6 +42,8 @@ from feeds.storage.statements import Statements
 from feeds.storage.transaction import NoBarrel, Transaction
 from feeds.storage.watch import Watch
 from feeds.storage.writer import WAITING_MAX, CommitHook, Writer
+
+log = logging.getLogger("spile.store")
 
 BarrelHook = Callable[[str, str], None]
 
@@ -80,7 +83,8 @@ class Store:
         if self._checkpointer is not None:
             self.writer.on_group = self._checkpointer.hint
         self._directory = Directory(self)
-        self._publishers = StoredPublishers(database, self.statements, self.queries, self.writer, clock)
+        self.publishers = StoredPublishers(database, self.statements, self.queries, self.writer, clock)
+        """Up to where each broker was told."""
         self._notes = StoredNotes(database, self.queries, self.writer)
         self._guard = threading.Lock()
         self._barrel_hooks: tuple[BarrelHook, ...] = ()
@@ -91,7 +95,7 @@ class Store:
             self.id = self._notes.identity()
             if database.is_shared:
                 self._directory.begin()
-                neighbours = Neighbours(self, self._directory, self._publishers, self._tell)
+                neighbours = Neighbours(self, self._directory, self.publishers, self._tell)
                 self._watch = Watch(database, self.queries.directory, neighbours)
                 self.writer.on_commit = self._committed
         except BaseException:
@@ -165,7 +169,7 @@ class Store:
             transaction.execute(self.queries.insert_barrel, name, new_epoch(), text, created)
             ((key, *_),) = transaction.execute(self.queries.barrel, name)
             brokers = {row[0] for row in transaction.execute(self.queries.brokers)} if self._watch else set()
-            self._publishers.begin(transaction, key, brokers | self._publishers.here)
+            self.publishers.begin(transaction, key, brokers | self.publishers.here)
 
         with self._directory.changing:
             self.writer.call(make)
@@ -257,7 +261,11 @@ class Store:
 
     def _tell(self, what: str, name: str) -> None:
         for hook in self._barrel_hooks:
-            hook(what, name)
+            try:
+                hook(what, name)
+            except Exception:
+                who = getattr(hook, "__qualname__", repr(hook))
+                log.exception("the hook %s failed, told that the barrel %r was %s", who, name, what)
 
     # -- publishers
 
@@ -267,22 +275,18 @@ class Store:
 
         With `fence` only while that lock is held: LockLost otherwise. Afterwards no earlier holder moves positions.
         """
-        self._publishers.add(broker, fence)
+        self.publishers.add(broker, fence)
 
     def publisher_position(self, broker: str, barrel: Barrel) -> int | None:
         """Up to where a broker was told of a barrel's changes; None if never."""
-        return self._publishers.position(broker, barrel)
+        return self.publishers.position(broker, barrel)
 
     def move_publisher(self, broker: str, seqs: Mapping[Barrel, int], fence: Fence | None = None) -> None:
-        """Remember durably up to where a broker was told; barrels dropped meanwhile are passed over.
+        """Remember durably up to where a broker was told; barrels whose life ended are passed over.
 
         With `fence` only while that lock is held: LockLost otherwise.
         """
-        self._publishers.move(broker, seqs, fence)
-
-    def forget_publishers(self, barrel: int, log_kept: float) -> int:
-        """Forget where brokers stand in a barrel that were away for longer than its log is kept; how many."""
-        return self._publishers.forget_absent(barrel, log_kept)
+        self.publishers.move(broker, seqs, fence)
 
     def locks(self) -> Locks:
         """The locks that this process and others of the store share; the caller closes them."""
@@ -313,6 +317,8 @@ class Store:
         """Why writes fail at present; None while they are taken."""
         if not self.writer.alive:
             return "the writer has ended; restart the service"
+        if self._watch is not None and not self._watch.alive:
+            return "the watch for other processes has ended; restart the service"
         return self.database.reach.away or self.writer.failure
 
     def maintain(self) -> dict[str, int]:

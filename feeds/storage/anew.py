@@ -9,17 +9,20 @@ from __future__ import annotations
 import uuid
 
 from sqlalchemy import Connection, delete, func, select, update
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_fixed
 
 from feeds.barrels import new_epoch
 from feeds.errors import StoreLocked, Unavailable
 from feeds.storage.database import Database
 from feeds.storage.migrate import migrate
+from feeds.storage.publishers import RETAINED_NOTES
 from feeds.storage.refusals import translated
 from feeds.storage.schema import barrels, meta, publishers, tokens
 from feeds.storage.session import let_go
 from feeds.storage.statements import LOCK_CLASS, USE_LOCK
 
-RETAINED_NOTES = "retained:"  # what brokers were given to retain, by publisher
+ENDING_S = 1.0  # so long the server may take to notice that a process which had the store open has ended
+LOOK_S = 0.02
 
 
 def begin_anew(url: str) -> int:
@@ -61,7 +64,14 @@ def renew(connection: Connection) -> int:
 
 
 def _be_alone(connection: Connection) -> None:
-    """Keep others from opening the store until the connection ends; every writer holds this lock with others."""
+    """Keep others from opening the store until the connection ends; every process that has it open holds this lock
+    with others."""
     lock = f"SELECT pg_try_advisory_lock({LOCK_CLASS}, {USE_LOCK})"
-    if not connection.exec_driver_sql(lock).scalar():
+    retrying = Retrying(
+        retry=retry_if_result(lambda alone: not alone),
+        wait=wait_fixed(LOOK_S),
+        stop=stop_after_delay(ENDING_S),
+        retry_error_callback=lambda _: False,
+    )
+    if not retrying(lambda: connection.exec_driver_sql(lock).scalar()):
         raise StoreLocked("The store is in use", hint="Stop every process that has it open.")

@@ -1,6 +1,7 @@
 """Clearing away the rows of barrels that were dropped, some at a time.
 
-A number is never used again for another barrel, so that nobody minds how long its rows stay.
+A number is never used again for another barrel, so that nobody minds how long its rows stay. They wait for the
+publishers, who read from them what brokers are to forget; see `publishers` for how long.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Table, bindparam, delete, literal_column, select, tuple_
 
+from feeds.barrels import settings_of
 from feeds.storage.database import Database
+from feeds.storage.publishers import StoredPublishers
 from feeds.storage.schema import barrels, docs, gone, locals_, log, paths, publishers, revs, shapes, tokens
 from feeds.storage.statements import Statements
 from feeds.storage.transaction import Transaction
@@ -49,17 +52,22 @@ class Cut:
 
 
 class Clearing:
-    """Clears dropped barrels, one after the other, from the second round on that finds them.
+    """Clears dropped barrels, one after the other, from the second round on that finds them owed to nobody.
 
-    Until then a publisher can still read which documents it has to clear from a broker.
+    The first one leaves time to a publisher in another process that was just taking up the barrel.
     """
 
-    def __init__(self, database: Database, statements: Statements, writer: Writer) -> None:
+    def __init__(self, database: Database, statements: Statements, writer: Writer, told: StoredPublishers) -> None:
         self._database = database
         self._writer = writer
+        self._told = told
         self._seen: set[int] = set()
         sql = statements.sql
-        self._dropped = sql(select(barrels.c.barrel).where(barrels.c.dropped != _NOTHING).order_by(barrels.c.barrel))
+        self._dropped = sql(
+            select(barrels.c.barrel, barrels.c.settings)
+            .where(barrels.c.dropped != _NOTHING)
+            .order_by(barrels.c.barrel)
+        )
         self._shapes = sql(
             select(shapes.c.shape)
             .where(shapes.c.barrel == bindparam("barrel"))
@@ -79,7 +87,7 @@ class Clearing:
     def round(self, steps: int) -> int:
         """Up to so many small transactions; how many rows went."""
         cleared = 0
-        dropped = self._column(self._dropped)
+        dropped = self._due()
         seen, self._seen = self._seen, set(dropped)
         for barrel in dropped:
             if barrel not in seen:
@@ -92,6 +100,17 @@ class Clearing:
                 if done:
                     break
         return cleared
+
+    def _due(self) -> list[int]:
+        """The dropped barrels of which no broker has to be told any more."""
+        with self._database.reading() as connection:
+            dropped = connection.exec_driver_sql(self._dropped).all()
+        if not dropped:
+            return []
+        for barrel, settings in dropped:
+            self._told.forget_absent(barrel, settings_of(settings).log_kept)
+        owed = self._told.owed()
+        return [barrel for barrel, _ in dropped if barrel not in owed]
 
     def _step(self, barrel: int, transaction: Transaction) -> tuple[int, bool]:
         """Delete up to a step's rows of a barrel, and the barrel itself when nothing else is left."""
@@ -115,7 +134,3 @@ class Clearing:
             return cleared, False
         transaction.execute(self._delete_barrel, barrel)
         return cleared + 1, True
-
-    def _column(self, statement: str) -> list[int]:
-        with self._database.reading() as connection:
-            return [row[0] for row in connection.exec_driver_sql(statement).all()]

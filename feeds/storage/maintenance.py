@@ -37,7 +37,7 @@ class Maintenance:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._sql = Upkeep(store.statements)
-        self._clearing = Clearing(store.database, store.statements, store.writer)
+        self._clearing = Clearing(store.database, store.statements, store.writer, store.publishers)
         self._running = threading.Lock()
         self._gone_mark: tuple[Any, ...] | None = None  # how far the present lap over `gone` is
         self._gone_due = True
@@ -97,7 +97,7 @@ class Maintenance:
         for key, _, head, forgotten, settings in barrels:
             log_kept = settings_of(settings).log_kept
             oldest = int((self._store.clock() - log_kept) * 1000)
-            self._store.forget_publishers(key, log_kept)
+            self._store.publishers.forget_absent(key, log_kept)
             (told,) = self._rows(self._sql.told, key)[0]
             upto = head if told is None else max(told, head - self._store.settings.publish_backlog_max)
             for _step in range(ROUND_STEPS):

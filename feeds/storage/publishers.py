@@ -2,6 +2,8 @@
 
 Compaction spares what a broker was not told yet. A broker whose process never comes back must not hold it up for
 ever: one that was not there for as long as a barrel keeps its log is forgotten, and told anew if it does come back.
+For the same time the rows of a dropped barrel wait for a broker that retains some of them: what is to be cleared
+there is read from them.
 """
 
 from __future__ import annotations
@@ -9,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import Text, bindparam, cast, delete, func, literal_column, select, update
 
 from feeds.storage.database import Database
 from feeds.storage.locks import Fence, check_fence
 from feeds.storage.queries import Queries
-from feeds.storage.schema import publishers
+from feeds.storage.schema import barrels, meta, publishers
 from feeds.storage.statements import Statements
 from feeds.storage.transaction import Transaction
 from feeds.storage.writer import Writer
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 ABSENT_S = 24 * 3600.0  # a broker that was there within it is never forgotten, however short a barrel's log is kept
 WATCHED_S = 3600.0  # a store that was closed for weeks gives those who were told from it so long to come back
+RETAINED_NOTES = "retained:"  # what brokers were given to retain, by broker and barrel; gone when that is cleared
 
 
 class StoredPublishers:
@@ -52,6 +55,17 @@ class StoredPublishers:
         absent = (publishers.c.barrel == barrel, publishers.c.at < bindparam("before"))
         self._count_absent = sql(select(func.count()).select_from(publishers).where(*absent), "barrel", "before")
         self._delete_absent = sql(delete(publishers).where(*absent), "barrel", "before")
+        note = literal_column(f"'{RETAINED_NOTES}'").op("||")(publishers.c.broker).op("||")(literal_column("':'"))
+        self._owed = sql(
+            select(barrels.c.barrel)
+            .distinct()
+            .select_from(
+                barrels.join(publishers, publishers.c.barrel == barrels.c.barrel).join(
+                    meta, meta.c.key == note.op("||")(cast(barrels.c.barrel, Text))
+                )
+            )
+            .where(barrels.c.dropped != literal_column("0"))
+        )
         self.here: frozenset[str] = frozenset()
         """The brokers that this process has told something."""
 
@@ -80,6 +94,11 @@ class StoredPublishers:
             found = connection.exec_driver_sql(self._queries.publisher, (broker, barrel.key)).scalar()
         return None if found is None else int(found)
 
+    def owed(self) -> set[int]:
+        """The dropped barrels of which a broker that is not forgotten may still retain something."""
+        with self._database.reading() as connection:
+            return {row[0] for row in connection.exec_driver_sql(self._owed).all()}
+
     def move(self, broker: str, seqs: Mapping[Barrel, int], fence: Fence | None) -> None:
         """See `Store.move_publisher`."""
 
@@ -87,7 +106,8 @@ class StoredPublishers:
             if fence is not None:
                 check_fence(transaction, fence)
             for barrel, seq in seqs.items():
-                if transaction.execute(self._queries.head, barrel.key):
+                found = transaction.execute(self._queries.head, barrel.key)
+                if found and found[0][2] == barrel.epoch:
                     transaction.execute(self._upsert, broker, barrel.key, seq, transaction.now)
 
         self._writer.call(move)

@@ -120,9 +120,9 @@ class Queries:
         self.barrel_by_key = sql(
             select(barrels).where(barrels.c.barrel == barrel, barrels.c.dropped == _NOTHING), "barrel"
         )
-        # -> name, key, head, settings of every barrel
+        # -> name, key, epoch, head, settings of every barrel
         self.directory = sql(
-            select(barrels.c.name, barrels.c.barrel, barrels.c.seq, barrels.c.settings)
+            select(barrels.c.name, barrels.c.barrel, barrels.c.epoch, barrels.c.seq, barrels.c.settings)
             .where(barrels.c.dropped == _NOTHING)
             .order_by(barrels.c.name)
         )

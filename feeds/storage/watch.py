@@ -30,6 +30,7 @@ from feeds.errors import SpileError
 from feeds.storage.database import Database
 from feeds.storage.refusals import translated
 from feeds.storage.session import let_go
+from feeds.storage.statements import LOCK_CLASS, USE_LOCK
 
 log = logging.getLogger("spile.store")
 
@@ -39,7 +40,7 @@ GATHER_S = 0.002  # commits that come within are told by one notification each b
 FIRST_WAIT_S, WAIT_MAX_S = 0.1, 2.0  # between attempts to reach a database that is away
 _LOG_S = 60.0
 
-Listed = Sequence[tuple[str, int, int, str]]  # name, key, head, settings of every barrel
+Listed = Sequence[tuple[str, int, str, int, str]]  # name, key, epoch, head, settings of every barrel
 
 
 class Watcher(Protocol):
@@ -60,7 +61,8 @@ class Watch:
         self._database = database
         self._barrels = barrels
         self._watcher = watcher
-        self._hints: dict[str, int] = {}
+        self._guard = threading.Lock()
+        self._hints: dict[str, int] = {}  # what to tell the others of; the guard is held for these two
         self._changed = False
         self._others = False  # whether another process is known of: alone there is nobody to tell
         self._look_at = 0.0
@@ -77,21 +79,26 @@ class Watch:
     def committed(self, barrel: str, seq: int) -> None:
         """This process wrote to a barrel."""
         if self._others:
-            idle = not self._hints
-            self._hints[barrel] = seq
-            if idle:
-                self._wake()
+            with self._guard:
+                self._hints[barrel] = seq
+            self._wake()
 
     def changed(self) -> None:
         """This process made, configured or dropped a barrel."""
         if self._others:
-            self._changed = True
+            with self._guard:
+                self._changed = True
             self._wake()
 
     def look(self) -> None:
         """Look at the database now, as it may be away."""
         self._look_at = 0.0
         self._wake()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive() and not self._stopping.is_set()
 
     def close(self) -> None:
         """End the thread."""
@@ -112,19 +119,24 @@ class Watch:
 
     def _run(self) -> None:
         while not self._stopping.is_set():
-            connection = self._connected()
-            if connection is None:
-                return
             try:
-                with translated():
-                    self._listen(connection)
-            except SpileError as error:
-                self._database.reach.lost(error.reason)
+                self._watch()
             except Exception:
                 log.exception("watching the database failed, and begins again")
                 self._stopping.wait(LOOK_S)
-            finally:
-                let_go(connection)
+
+    def _watch(self) -> None:
+        """From one connection's first moment to its last."""
+        connection = self._connected()
+        if connection is None:
+            return
+        try:
+            with translated():
+                self._listen(connection)
+        except SpileError as error:
+            self._database.reach.lost(error.reason)
+        finally:
+            let_go(connection)
 
     def _connected(self) -> Connection | None:
         """A connection that listens, as soon as there can be one; None at the end."""
@@ -163,6 +175,8 @@ class Watch:
             connection = self._database.engine.connect()
         try:
             with translated():
+                # The store is in use also while its writer has no session, as after a restart of the server.
+                connection.exec_driver_sql(f"SELECT pg_advisory_lock_shared({LOCK_CLASS}, {USE_LOCK})").close()
                 connection.exec_driver_sql(f"LISTEN {CHANNEL}").close()
                 connection.exec_driver_sql(f"NOTIFY {CHANNEL}, 'hello'").close()
                 self._look(connection)
@@ -174,13 +188,14 @@ class Watch:
     def _listen(self, connection: Connection) -> None:
         driver: Any = connection.connection.driver_connection
         mine = driver.info.backend_pid
-        socket = driver.fileno()
         poll = select.poll()  # `select` knows no descriptors above 1,023
-        poll.register(socket, select.POLLIN)
+        poll.register(driver.fileno(), select.POLLIN)
         poll.register(self._receiver, select.POLLIN)
         while True:
-            wait_s = max(0.0, self._look_at - time.monotonic())
-            ready = {descriptor for descriptor, _ in poll.poll(math.ceil(wait_s * 1000))}
+            # What came in with the answer to a statement, or while this was heard, is seen on the socket no more.
+            heard = self._hear(connection, driver, mine)
+            wait_s = 0.0 if heard else max(0.0, self._look_at - time.monotonic())
+            ready = [descriptor for descriptor, _ in poll.poll(math.ceil(wait_s * 1000))]
             if self._stopping.is_set():
                 return
             if self._receiver in ready:
@@ -188,17 +203,16 @@ class Watch:
                     self._stopping.wait(GATHER_S)
                 os.read(self._receiver, 4096)
                 self._tell(connection)
-            if socket in ready:
-                self._hear(connection, driver, mine)
             if time.monotonic() >= self._look_at:
                 self._look(connection)
 
     def _tell(self, connection: Connection) -> None:
         """Notify the others of what was done here."""
-        hints, self._hints = self._hints, {}
+        with self._guard:
+            hints, self._hints = self._hints, {}
+            changed, self._changed = self._changed, False
         told = [f"{seq} {barrel}" for barrel, seq in hints.items()]
-        if self._changed:
-            self._changed = False
+        if changed:
             told.append("barrels")
         if told:
             self._notify(connection, told)
@@ -207,13 +221,15 @@ class Watch:
         statement = "SELECT pg_notify(%s::text, told) FROM unnest(%s::text[]) AS told"
         connection.exec_driver_sql(statement, (CHANNEL, told)).close()
 
-    def _hear(self, connection: Connection, driver: Any, mine: int) -> None:
+    def _hear(self, connection: Connection, driver: Any, mine: int) -> bool:
+        """Take what was notified; whether there was anything."""
         try:
-            heard = [note.payload for note in driver.notifies(timeout=0) if note.pid != mine]
+            notes = list(driver.notifies(timeout=0))
         except Exception as error:
             if _is_of_driver(error):
                 raise DBAPIError(None, None, error, connection_invalidated=driver.closed) from error
             raise
+        heard = [note.payload for note in notes if note.pid != mine]
         if heard:
             self._others = True
         if "hello" in heard:
@@ -227,15 +243,17 @@ class Watch:
             self._look(connection)
         for barrel, seq in newest.items():
             self._watcher.heard(barrel, seq)
+        return bool(notes)
 
     def _look(self, connection: Connection) -> None:
         self._look_at = time.monotonic() + LOOK_S
 
         def read() -> Listed:
-            return [tuple(row) for row in connection.exec_driver_sql(self._barrels).all()]
+            listed = [tuple(row) for row in connection.exec_driver_sql(self._barrels).all()]
+            self._database.reach.back()
+            return listed
 
         self._watcher.looked(read)
-        self._database.reach.back()
 
 
 def _is_of_driver(error: BaseException) -> bool:

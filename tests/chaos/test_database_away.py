@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from running import until
 from trials import Trial
+from worlds import LONG
 
 AWAY_S = 10.0
+SHORT_S = 6.0  # of a file that another process holds: a writer waits for 5 s before it is told
 
 
+@pytest.mark.usefixtures("attentive")
 def test_a_database_that_is_away_for_ten_seconds_loses_nothing(trial: Trial) -> None:
+    away_s = SHORT_S if trial.world.kind == "embedded" and not LONG else AWAY_S
     trial.everyone()
     trial.goes_on(40)
     with trial.world.database_away():
-        back_at = time.monotonic() + AWAY_S
+        back_at = time.monotonic() + away_s
         until(lambda: trial.world.direct("GET", "/health").status_code == 503, "a word of it in /health")
         stood = trial.ledger.accepted_count
-        until(lambda: time.monotonic() > back_at, "the end of it", AWAY_S + 1)
+        until(lambda: time.monotonic() > back_at, "the end of it", away_s + 1)
         assert trial.ledger.accepted_count == stood
     trial.goes_on(40)
     until(lambda: trial.world.direct("GET", "/health").status_code == 200, "a word that it is back")

@@ -16,6 +16,7 @@ from store_tools import Clock, change, count, refusal, replicate, revisions, row
 from feeds import FIRST, Barrel, Position, Store, StoreSettings, Token, Write, Written, parse_patterns
 from feeds.errors import BadRequest, Conflict, Deleted, NotFound
 from feeds.storage import maintenance
+from feeds.storage.publishers import ABSENT_S
 from feeds.storage.work import BODIES_KEPT
 
 DAY = 86_400.0
@@ -427,6 +428,51 @@ def test_what_was_dropped_is_cleared_away_bit_by_bit(store: Store, monkeypatch: 
     assert left == dict.fromkeys(left, 1)
     assert [count(store, table) for table in ("gone", "locals", "tokens", "publishers")] == [0, 0, 0, 0]
     assert kept.get("x").data["n"] == 1
+
+
+def rounds(store: Store) -> int:
+    """How many rows of dropped barrels went in so many rounds that nothing more would go."""
+    return sum(store.maintain()["dropped"] for _ in range(3))
+
+
+def owed(store: Store, clock: Clock, log_kept: float) -> Barrel:
+    """A dropped barrel of which a broker was given something to retain, by a publisher that was here just now."""
+    old = store.create("old", {"retain": True, "log_kept": log_kept})
+    old.put({"n": 1}, id="x")
+    clock.now += 2 * DAY
+    store.add_publisher("mqtt")
+    store.set_note(f"retained:mqtt:{old.key}", '[true,null,"old"]')
+    store.drop("old")
+    return old
+
+
+def test_what_was_dropped_stays_until_every_broker_that_retains_some_of_it_has_cleared_that(
+    store: Store, clock: Clock
+) -> None:
+    old = owed(store, clock, log_kept=10.0)
+    other = store.create("other")
+    store.move_publisher("mqtt", {other: 0})
+    store.drop("other")
+    assert rounds(store) > 0, "a barrel that nobody retains goes"
+    assert rows(store, "SELECT barrel FROM barrels") == [(old.key,)]
+    assert store.dropped_barrel(old.key, "old").ids_after("", 10) == ["x"]
+    clock.now += ABSENT_S - 1
+    assert rounds(store) == 0
+    store.set_note(f"retained:mqtt:{old.key}", None)
+    assert rounds(store) > 0
+    assert count(store, "barrels") == count(store, "docs") == count(store, "publishers") == 0
+
+
+@pytest.mark.parametrize("log_kept", [10.0, 2 * ABSENT_S])
+def test_what_was_dropped_waits_for_a_broker_as_long_as_the_log_would(
+    store: Store, clock: Clock, log_kept: float
+) -> None:
+    owed(store, clock, log_kept)
+    clock.now += max(log_kept, ABSENT_S)
+    assert rounds(store) == 0
+    clock.now += 1
+    assert rounds(store) > 0
+    assert count(store, "barrels") == count(store, "docs") == count(store, "publishers") == 0
 
 
 def test_tokens_are_forgotten_after_a_day(store: Store, clock: Clock) -> None:

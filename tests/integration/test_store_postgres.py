@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 from cli_tools import free_port
 from databases import Databases
 from postgres import PASSWORD, QUOTED, Cluster, binary
+from running import until
 from store_tools import count, refusal, rows
 
 from feeds import Position, Store, Token
 from feeds.errors import BadRequest, Missing, NewerSchema, NotFound, StoreLocked, Unavailable
-from feeds.storage import entries
+from feeds.storage import anew, entries
 from feeds.storage.schema import metadata
+from feeds.storage.statements import LOCK_CLASS, USE_LOCK
 
 
 @pytest.fixture
@@ -263,6 +266,36 @@ def test_a_store_from_a_dump_begins_anew(postgres: Cluster, url: str) -> None:
         assert geo.put({"n": 2}, id="new").seq == 52
         assert [hit.id for hit in geo.find("n", from_=49).results] == ["d49"]
         assert store.check().problems == []
+
+
+def test_a_store_that_is_open_does_not_begin_anew_although_the_server_was_restarted(
+    postgres: Cluster, url: str
+) -> None:
+    database = url.rpartition("/")[2]
+    mine = "FROM pg_stat_activity WHERE datname = %s AND pid <> pg_backend_pid()"
+    with Store.open(url) as store:
+        store.create("geo")
+        ended = postgres.run(f"SELECT pid, pg_terminate_backend(pid) {mine}", database)
+        assert len(ended) >= 2, "the writer's session and the watch's"
+        looked = f"SELECT pid {mine} AND state = 'idle' AND query LIKE 'SELECT barrels%%'"
+        until(lambda: postgres.run(looked, database), "the watch to be back, and to look")
+        assert isinstance(refusal(lambda: Store.begin_anew(url)), StoreLocked)
+
+
+def test_a_store_begins_anew_once_the_server_knows_that_nobody_has_it_open_any_more(
+    postgres: Cluster, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(anew, "ENDING_S", 30.0)
+    Store.open(url).close()
+    begun: list[int] = []
+    with closing(postgres.connect(url.rpartition("/")[2])) as ending:
+        ending.execute(f"SELECT pg_advisory_lock_shared({LOCK_CLASS}, {USE_LOCK})")
+        beginning = threading.Thread(target=lambda: begun.append(Store.begin_anew(url)))
+        beginning.start()
+        asked = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_try_advisory_lock%'"
+        until(lambda: postgres.run(asked), "the store to be found in use")
+    beginning.join()
+    assert begun == [0]
 
 
 def test_what_is_no_store_does_not_begin_anew(postgres: Cluster, tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from feeds import Barrel, Position, Store, Token, Write
 from feeds.errors import Conflict, Exists, NotFound, TokenReused, Unavailable
 from feeds.neighbours import Neighbours
 from feeds.storage import watch
+from feeds.storage.anew import renew
+from feeds.storage.database import Database
 
 Pair = tuple[Store, Store]
 
@@ -172,18 +175,154 @@ def test_a_commit_is_seen_without_any_notification(
 
 
 def test_hints_do_not_go_round_in_circles(stores: Pair, both: tuple[Barrel, Barrel]) -> None:
+    fence = stores[1].create("fence")
+    watches = [store._watch for store in stores]
+    until(lambda: all(each is not None and each._others for each in watches), "each to know of the other")
     told: list[int] = []
     for store in stores:
-        store.on_commit(lambda _, seq: told.append(seq))
-    sent = [0]
-    for store in stores:
-        assert store._watch is not None
-        real = store._watch._notify
-        store._watch._notify = lambda *given, real=real: (sent.append(1), real(*given))  # type: ignore[method-assign]
+        store.on_commit(lambda barrel, seq: told.append(seq) if barrel == "geo" else None)
+    sent: tuple[list[str], list[str]] = [], []
+    for each, payloads in zip(watches, sent, strict=True):
+        assert each is not None
+        each._notify = noting(each._notify, payloads)  # type: ignore[method-assign]
     for number in range(5):
         both[0].put({"n": number}, id="x", update=True)
     until(lambda: told.count(5) >= 2, "both hear of the last")
-    assert len(sent) <= 1 + 5
+    fence.put({}, id="x")  # it is told after whatever the other has told by then
+    until(lambda: "1 fence" in sent[1], "the other tells of its own write")
+    until(lambda: "5 geo" in sent[0], "the writer tells of its last write")
+    of_writes = [[payload for payload in payloads if payload[0].isdecimal()] for payloads in sent]
+    assert len(of_writes[0]) == len(set(of_writes[0]))
+    assert set(of_writes[0]) <= {f"{seq} geo" for seq in range(1, 6)}
+    assert of_writes[1] == ["1 fence"]
+
+
+def noting(notify: Callable[..., None], payloads: list[str]) -> Callable[..., None]:
+    """As `notify`, and what was told is written down."""
+
+    def noted(connection: Any, told: list[str]) -> None:
+        payloads.extend(told)
+        notify(connection, told)
+
+    return noted
+
+
+def test_what_is_notified_while_the_watch_asks_something_is_heard(
+    stores: Pair, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int]] = []
+    stores[1].on_commit(lambda barrel, seq: told.append((barrel, seq)))
+    looks: list[int] = []
+    real = watch.Watch._look
+
+    def look(self: watch.Watch, connection: Any) -> None:
+        real(self, connection)
+        if self is stores[1]._watch and not looks:
+            looks.append(1)
+            with closing(Database(url)) as database, database.reading() as other:
+                other.exec_driver_sql(f"NOTIFY {watch.CHANNEL}, '7 geo'").close()
+            connection.exec_driver_sql("SELECT 1").close()  # its answer comes behind the notification
+
+    monkeypatch.setattr(watch.Watch, "_look", look)
+    until(lambda: ("geo", 7) in told, "the hook to be told")
+
+
+def test_every_commit_wakes_the_watch(stores: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = stores[0]._watch
+    assert mine is not None
+    until(lambda: mine._others, "it to know of the other")
+    woken: list[int] = []
+    monkeypatch.setattr(mine, "_wake", lambda: woken.append(1))
+    mine.committed("geo", 1)
+    mine.committed("geo", 2)  # the one before may be taken away at any moment
+    assert len(woken) == 2
+
+
+def test_a_hook_that_fails_keeps_nobody_else_from_hearing(
+    stores: Pair, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = stores
+    connects: list[watch.Watch] = []
+    real = watch.Watch._connect
+
+    def connect(self: watch.Watch) -> Any:
+        connects.append(self)
+        return real(self)
+
+    monkeypatch.setattr(watch.Watch, "_connect", connect)
+    told: list[tuple[str, Any]] = []
+
+    def broken(what: str, name: Any) -> None:
+        raise RuntimeError(f"no use for {what}")
+
+    for hook in (broken, lambda what, name: told.append((what, name))):
+        other.on_barrel(hook)
+        other.on_commit(hook)
+    geo = one.create("geo")
+    until(lambda: ("created", "geo") in told, "the next hook hears of the barrel")
+    geo.put({}, id="x")
+    until(lambda: ("geo", 1) in told, "it hears of the commit")
+    assert "the hook test_a_hook_that_fails_keeps_nobody_else_from_hearing.<locals>.broken failed" in caplog.text
+    assert other.create("more").put({}, id="x").seq == 1, "nor does it harm who calls"
+    assert connects == []
+    assert other.failure is None
+
+
+def test_a_watch_that_fails_goes_on_and_one_that_has_ended_is_told(
+    stores: Pair, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = stores
+    faults = [ValueError("out of order"), ValueError("out of order again")]
+    real = Neighbours.looked
+
+    def looked(self: Neighbours, read: Any) -> None:
+        if self._store is other and faults:
+            raise faults.pop()
+        real(self, read)
+
+    monkeypatch.setattr(Neighbours, "looked", looked)
+    monkeypatch.setattr(watch, "LOOK_S", 0.05)
+    one.create("geo")
+    told: list[str] = []
+    other.on_barrel(lambda what, name: told.append(name))
+    until(lambda: told == ["geo"], "the other hears of the barrel")
+    assert faults == []
+    assert "watching the database failed" in caplog.text
+    assert other.failure is None
+    assert other._watch is not None
+    other._watch.close()
+    assert other.failure is not None
+    assert "watch" in other.failure
+    other._watch = None
+
+
+_FOLLOWER = """
+import os, resource, sys
+from feeds import Store
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096) if most > 0 else 4096, most))
+held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+with Store.open(sys.argv[1]) as store:
+    store.on_commit(lambda barrel, seq: print(barrel, seq, flush=True))
+    print("ready", flush=True)
+    sys.stdin.readline()
+"""
+
+
+def test_a_process_with_more_than_a_thousand_open_files_hears_the_others(url: str) -> None:
+    """`select` knows no descriptors above 1,023; what cannot be watched would be looked for, with complaints."""
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    with (
+        Store.open(url) as store,
+        subprocess.Popen([sys.executable, "-c", _FOLLOWER, url], text=True, **pipes) as follower,
+    ):
+        geo = store.create("geo")
+        assert follower.stdout.readline() == "ready\n"
+        until(lambda: store._watch is not None and store._watch._others, "it to be known")
+        geo.put({}, id="x")
+        assert follower.stdout.readline() == "geo 1\n"
+        assert follower.communicate("\n", timeout=30)[1] == ""
+        assert follower.returncode == 0
 
 
 # -- barrels
@@ -204,6 +343,30 @@ def test_barrels_of_the_other_come_change_and_go(stores: Pair) -> None:
     until(lambda: ("dropped", "geo") in told, "it hears of the drop")
     assert isinstance(refusal(lambda: other.barrel("geo")), NotFound)
     assert told == [("created", "geo"), ("configured", "geo"), ("dropped", "geo")]
+
+
+def test_a_store_that_began_anew_beside_one_that_is_open_is_another_store_to_it(url: str, stores: Pair) -> None:
+    """It cannot happen in order, as nobody else may have the store open then: but a database that restarts ends the
+    sessions that say so."""
+    one, _ = stores
+    geo = one.create("geo")
+    geo.put({"n": 1}, id="x")
+    one.add_publisher("mqtt")
+    one.move_publisher("mqtt", {geo: 1})
+    told: list[tuple[str, str]] = []
+    one.on_barrel(lambda what, name: told.append((what, name)))
+    with closing(Database(url)) as database, database.reading() as connection:
+        connection.exec_driver_sql("BEGIN").close()
+        renew(connection)
+        connection.exec_driver_sql("COMMIT").close()
+    until(lambda: ("created", "geo") in told, "it hears of another barrel")
+    assert told == [("dropped", "geo"), ("created", "geo")]
+    new = one.barrel("geo")
+    assert (new.key, new.epoch != geo.epoch) == (geo.key, True)
+    assert new.resolve(Position(1, geo.epoch)).snapshot
+    one.move_publisher("mqtt", {geo: 1})
+    until(lambda: one.publisher_position("mqtt", new) == 0, "the broker is to be told everything anew")
+    assert new.put({"n": 2}, id="x", update=True).seq == 2
 
 
 def test_what_one_did_itself_it_is_not_told_again(stores: Pair) -> None:
