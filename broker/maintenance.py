@@ -12,14 +12,16 @@ from concurrent.futures import Executor
 from typing import Any, TypeVar
 
 from broker.health import PartHealth, told_of
-from broker.perseverance import Perseverance, Undertaking
+from broker.perseverance import FIRST_S, Perseverance, Undertaking
 from broker.store_trial import StoreTrial
 from feeds import Store
 from feeds.errors import SpileError
+from listeners.backoff import Backoff
 
 log = logging.getLogger("spile.maintenance")
 
 T = TypeVar("T")
+AGAIN_MAX_S = 2.0
 EXPIRE_S = 1.0  # what has expired is told within about that time
 
 _HINT = "Nothing is lost, and it is tried again until it works. The part store says more."
@@ -37,7 +39,8 @@ class Maintenance:
         self._executor = executor
         self._every_s = every_s
         self._stopping = asyncio.Event()
-        self._perseverance = Perseverance(log)
+        # A store that is back is tried soon: until then `/health` says that it fails, and writes may be held back.
+        self._perseverance = Perseverance(log, backoff=lambda: Backoff(FIRST_S, AGAIN_MAX_S))
         self._fault: SpileError | None = None
         self.rounds = 0
         self.last: dict[str, int] = {}

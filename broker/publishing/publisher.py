@@ -253,7 +253,7 @@ class LogPublisher:
             del self._lanes[name]
         opened = await self._open(name)
         unfinished = self._again.pop(name, None) is not None
-        if opened is not None and lane is not None and opened.barrel.key == lane.barrel.key:
+        if opened is not None and lane is not None and opened.barrel.epoch == lane.barrel.epoch:
             opened.began = lane.began
             if unfinished:
                 self._again[name] = Retelling(opened, self._ask, self._bytes_max)

@@ -48,6 +48,9 @@ class Retaining:
         if before == mark:
             return
         retained_before = before is not None and bool(_decode(before)[0])
+        if settings.retain and not retained_before:
+            # From the first message on somebody has to clear up, also where this is cut short by a drop or a crash.
+            await self._ask(lambda: self._store.set_note(key, _encode([True, None, barrel.name]).decode()))
         if settings.retain or retained_before:
             await self._sweep(barrel, topics, told, retained_before)
         await self._ask(lambda: self._store.set_note(key, mark))

@@ -22,6 +22,7 @@ class Recorder:
     """A broker that hears everything, keeps what is retained, and may be away or picky."""
 
     def __init__(self) -> None:
+        self.halted = False
         self.heard: list[tuple[str, bytes]] = []
         self.retained: dict[str, bytes] = {}
         self.wanted = True
@@ -187,6 +188,30 @@ async def test_a_barrel_dropped_while_the_broker_is_away_is_cleared_when_that_is
         await until(lambda: not broker.retained)
     assert store.notes("retained:") == {}
     assert [store.maintain()["dropped"] > 0 for _ in range(3)] == [False, True, False]
+
+
+async def test_a_barrel_dropped_in_the_middle_of_its_first_sweep_is_cleared(store: Store) -> None:
+    class Halting(Recorder):
+        async def publish(self, batch: Sequence[Message]) -> None:
+            await super().publish(batch)
+            if len(self.retained) > 500 and not self.halted:
+                self.halted, self.away = True, 1 << 30
+
+    geo = store.create("geo")
+    geo.bulk([{"_id": f"d{at:04}"} for at in range(1_500)])
+    broker = Halting()
+    broker.halted = True
+    async with publishing(store, broker) as publisher:
+        await until(lambda: len(broker.seqs("geo")) == 1_500)
+        broker.halted = False
+        await asyncio.to_thread(store.configure, "geo", {"retain": True})
+        await until(lambda: broker.halted and publisher.failure is not None)
+        await asyncio.to_thread(store.drop, "geo")
+        for _ in range(3):
+            await asyncio.to_thread(store.maintain)
+        broker.away = 0
+        await until(lambda: not broker.retained)
+    assert store.notes("retained:") == {}
 
 
 async def test_a_message_that_the_broker_will_never_take_is_set_aside(store: Store) -> None:
