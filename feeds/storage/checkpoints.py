@@ -47,6 +47,8 @@ class Checkpointer:
             if self._stopping.wait(pause):
                 return
             self._due.clear()
+            if self._stopping.is_set():
+                return  # what woke it was the end, and is cleared now
             try:
                 self._connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").close()
             except DBAPIError as error:
