@@ -4,6 +4,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Processes that tests run in side by side. Many of them only wait, so that one more than there are cores is none too many.
+WORKERS ?= 3
 
 .PHONY: help run test lint types unit bench docs clean
 
@@ -22,7 +24,7 @@ test: $(VENV)/.test ## Set up, and run linting, type checks and the whole suite
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	@WORKERS="$(WORKERS)" setup/suite $(BIN)/python $(ARGS)
 
 lint: $(VENV)/.test ## Only linting
 	$(BIN)/ruff check .

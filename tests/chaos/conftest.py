@@ -12,7 +12,7 @@ import pytest
 from nursery import Nursery
 from postgres import Cluster
 from trials import Trial
-from worlds import LONG, WORLDS, World, cluster_for, make_world, missing
+from worlds import LONG, WORLDS, World, make_world, missing
 
 from listeners import following
 from listeners.stream.actions import ReceiverLimits
@@ -47,10 +47,17 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="session")
-def cluster(kind: str) -> Iterator[Cluster | None]:
+def durable() -> Iterator[Cluster]:
+    """A database server that syncs as in production, since it is killed."""
+    made = Cluster(durable=True)
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def cluster(kind: str, request: pytest.FixtureRequest) -> Cluster | None:
     """The database server of the worlds of this kind."""
-    with cluster_for(kind) as made:
-        yield made
+    return None if kind == "embedded" else request.getfixturevalue("durable")
 
 
 @pytest.fixture

@@ -159,6 +159,7 @@ def test_every_accepted_write_outlives_a_server_that_is_killed_and_started_again
         assert_all_there(other, running)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("impatient")
 def test_a_black_hole_is_told_to_everybody_in_time_and_passes_by_itself(door: Proxy, url: str) -> None:
     with Store.open(through(door, url)) as store:
@@ -257,6 +258,9 @@ def test_connections_that_the_server_ends_are_replaced_and_nobody_is_told(postgr
             assert len(ended) >= 3
             for pid, _ in ended:
                 until(lambda pid=pid: not Path(f"/proc/{pid}").exists(), "it is ended")
+            # Only who watches the database connects again unasked, and it has told of the loss by then.
+            present = "SELECT pid FROM pg_stat_activity WHERE datname = %s"
+            until(lambda present=present: postgres.run(present, name), "a connection made anew")
             until(lambda: store.failure is None, "it was reached again")
         assert store.check().problems == []
 

@@ -7,7 +7,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from ports import free_port
 
 from broker.cli.main import run
 
@@ -113,12 +113,6 @@ def on_terminal(*arguments: str, **variables: str) -> tuple[int, str]:
             shown += data
         os.close(ours)
         return process.wait(TIMEOUT_S), shown.decode()
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 class Service:

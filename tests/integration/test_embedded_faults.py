@@ -114,6 +114,7 @@ async def test_03_an_unacknowledged_delivery_comes_again_after_a_reconnect_with_
     assert await again.hear_until_quiet() == []
 
 
+@pytest.mark.alone
 async def test_04_no_more_than_the_window_is_under_way_and_others_are_served(broker: EmbeddedBroker) -> None:
     silent = await RawClient.connect(broker.port, "silent", acking=False)
     await silent.subscribe(("a", 1))
@@ -156,6 +157,7 @@ async def test_05_an_absent_clients_session_is_discarded_at_the_limit(broker: Em
     assert await again.hear_until_quiet() == []
 
 
+@pytest.mark.alone
 async def test_06_a_silent_client_is_disconnected_after_its_keepalive_and_its_will_is_published(
     broker: EmbeddedBroker,
 ) -> None:
@@ -341,6 +343,7 @@ async def test_12_all_large_packets_together_are_bounded() -> None:
         await clients[2].publish("b", bytes(600_000), 1)
 
 
+@pytest.mark.alone
 async def test_13_a_reader_that_stops_costs_bounded_memory_and_slows_nobody(broker: EmbeddedBroker) -> None:
     stopped = await RawClient.connect(broker.port, "stopped", receive_bytes=4096)
     await stopped.send(subscribe_packet(1, ("barrels/#", 0)))
@@ -360,6 +363,7 @@ async def test_13_a_reader_that_stops_costs_bounded_memory_and_slows_nobody(brok
     assert stats.queues["mqtt_deliveries"] <= BrokerLimits().queue_messages
 
 
+@pytest.mark.alone
 async def test_13_a_reader_of_qos_1_that_stops_is_disconnected_and_wedges_nobody(broker: EmbeddedBroker) -> None:
     stopped = await RawClient.connect(broker.port, "stopped", receive_bytes=4096)
     await stopped.send(subscribe_packet(1, ("barrels/#", 1)))

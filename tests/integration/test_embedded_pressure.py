@@ -60,6 +60,7 @@ async def test_a_clients_own_publications_wait_for_a_reader_too(broker: Embedded
     assert broker.stats().disconnected_slow == 0
 
 
+@pytest.mark.alone
 async def test_a_slow_but_steady_reader_of_qos_1_is_waited_for(broker: EmbeddedBroker) -> None:
     reader = await RawClient.connect(broker.port, "r", acking=False)
     await reader.subscribe(("barrels/#", 1))
@@ -74,6 +75,7 @@ async def test_a_slow_but_steady_reader_of_qos_1_is_waited_for(broker: EmbeddedB
     assert numbers(heard) == list(range(2_000)) and broker.stats().disconnected_slow == 0
 
 
+@pytest.mark.alone
 async def test_while_one_publisher_waits_others_go_on(broker: EmbeddedBroker) -> None:
     stopped = await RawClient.connect(broker.port, "stopped", acking=False, receive_bytes=4096)
     await stopped.send(subscribe_packet(1, ("flood/#", 1)))
@@ -114,6 +116,7 @@ async def test_losses_at_qos_0_keep_the_order_and_end_when_the_reader_is_back() 
         assert numbers([await reader.heard()]) == [7]
 
 
+@pytest.mark.alone
 async def test_one_stopped_reader_of_qos_0_costs_a_publisher_a_tenth_of_a_second_at_most() -> None:
     async with serving(limits=BrokerLimits(queue_messages=10)) as broker:
         stopped = await RawClient.connect(broker.port, "stopped", receive_bytes=4096)
@@ -125,6 +128,7 @@ async def test_one_stopped_reader_of_qos_0_costs_a_publisher_a_tenth_of_a_second
         assert asyncio.get_running_loop().time() - begin < 0.5
 
 
+@pytest.mark.alone
 async def test_a_reader_of_qos_0_just_too_slow_does_not_hold_a_publisher_up_again_and_again() -> None:
     async with serving(limits=BrokerLimits(queue_messages=10)) as broker:
         slow = await RawClient.connect(broker.port, "slow", receive_bytes=4096)
@@ -150,6 +154,7 @@ async def test_a_message_larger_than_the_queue_passes(broker: EmbeddedBroker) ->
     await publishing
 
 
+@pytest.mark.alone
 async def test_a_large_fan_out_leaves_the_loop_free() -> None:
     async with serving() as broker:
         readers = [await RawClient.connect(broker.port, f"r{number}") for number in range(300)]
@@ -174,6 +179,7 @@ async def test_a_large_fan_out_leaves_the_loop_free() -> None:
         assert longest < 0.25
 
 
+@pytest.mark.alone
 async def test_a_client_that_does_not_read_its_acknowledgements_is_not_read_from(broker: EmbeddedBroker) -> None:
     client = await RawClient.connect(broker.port, "c", receive_bytes=4096)
     ping = b"\xc0\x00" * 50_000

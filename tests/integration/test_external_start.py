@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from brokers import Mosquitto, free_port
+from brokers import Mosquitto
 from cli_tools import spile_process
 from external_tools import QUICK, access, connected, scripted
 from mqtt_tools import packet
+from ports import free_port
 
 from broker.external import BrokerAccess, BrokerAddress, ExternalBroker
 from broker.external.access import read_password, tls_context

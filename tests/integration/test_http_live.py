@@ -316,6 +316,7 @@ async def test_live_feeds_are_bounded(web: Served) -> None:
     assert web.app.admission.live.used == 0
 
 
+@pytest.mark.alone
 async def test_live_answers_end_when_the_service_stops(web: Served) -> None:
     async with following(web, feed="continuous") as told, following(web, feed="eventsource") as events:
         stopping = asyncio.create_task(web.server.stop())

@@ -18,7 +18,7 @@ from broker.settings import load_settings
 from feeds.storage.transaction import Transaction
 
 from .http_tools import eventually
-from .mqtt_tools import RawClient
+from .mqtt_tools import RawClient, leave_no_client
 from .store_tools import change
 
 
@@ -59,7 +59,10 @@ async def watched(folder: Path) -> AsyncIterator[Watched]:
     async with serving(load_settings(flags)) as service:
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http.port}", timeout=20) as client:
             assert (await client.post("/barrels/geo")).status_code == 201
-            yield Watched(service, client)
+            try:
+                yield Watched(service, client)
+            finally:
+                await leave_no_client()
 
 
 @pytest.fixture

@@ -15,8 +15,8 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy import create_engine
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cli_tools import free_port
 from databases import Databases
+from ports import free_port
 from postgres import PASSWORD, QUOTED, Cluster, binary
 from running import until
 from store_tools import count, refusal, rows

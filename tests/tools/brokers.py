@@ -12,14 +12,9 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from ports import free_port
 
 START_S = 15.0
-
-
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody has."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 class BrokerProcess:

@@ -22,8 +22,8 @@ from typing import Any
 
 import psutil
 import yaml
-from brokers import free_port
 from dockerfile import Image
+from ports import free_port
 from running import until
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?:(:[-?])([^}]*))?\})")

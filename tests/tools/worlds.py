@@ -97,6 +97,7 @@ class World:
         """End the service as a power cut would."""
         assert self._service is not None
         self._service.kill()
+        self._gone()
 
     def pause(self) -> None:
         """Let the service hang."""
@@ -113,7 +114,12 @@ class World:
         assert self._service is not None
         self._service.send_signal(signal.SIGTERM)
         code = self._service.wait()
+        self._gone()
         assert code == 0, self.said
+
+    def _gone(self) -> None:
+        """Nobody is behind the doors: the ports of a process that has ended may be another's by now."""
+        self.http_port = 0
 
     @property
     def said(self) -> str:
@@ -167,6 +173,10 @@ class Embedded(World):
 
     def arguments(self) -> list[str]:
         return ["--mqtt", "127.0.0.1:0"]
+
+    def _gone(self) -> None:
+        super()._gone()
+        self.mqtt_port = 0
 
     def kill_broker(self, away: Callable[[], None] = lambda: None) -> None:
         self.kill()
@@ -241,19 +251,6 @@ def missing(kind: str) -> str | None:
     if Mosquitto.program() is None:
         return "Mosquitto is not installed: apt-get install mosquitto"
     return None
-
-
-@contextmanager
-def cluster_for(kind: str) -> Iterator[Cluster | None]:
-    """The database server that a world needs; it syncs as in production, since it is killed."""
-    if kind == "embedded":
-        yield None
-        return
-    made = Cluster(durable=True)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def make_world(kind: str, folder: Path, nursery: Nursery, cluster: Cluster | None) -> World:
