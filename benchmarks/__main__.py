@@ -18,6 +18,7 @@ NAMES = (
     "many_streams",
     "embedded_routing",
     "overload",
+    "blobs",
     "postgres",
 )
 

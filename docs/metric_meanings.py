@@ -109,6 +109,12 @@ MEANINGS: dict[str, str] = {
     "spile_maintenance_last_gone": "Left paths that it forgot.",
     "spile_maintenance_last_tokens": "Tokens of requests that it forgot, being older than a day.",
     "spile_maintenance_last_dropped": "Rows of dropped barrels that it cleared away.",
+    "spile_maintenance_last_uploads": "Uploads that it gave up, since nobody had gone on with them for a day.",
+    "spile_maintenance_last_blob_refs": "References to contents of attachments that it dropped after their bodies.",
+    "spile_maintenance_last_blobs": "Contents of attachments that it gave up, as no document names them.",
+    "spile_maintenance_last_blobs_removed": "Copies of contents whose bytes it removed.",
+    "spile_maintenance_last_blobs_damaged": "Contents that it found damaged; `spile check` names them.",
+    "spile_maintenance_last_blob_leftovers": "Copies that it removed which crashes had left.",
 }
 
 ONLY_AFTER_USE = frozenset(

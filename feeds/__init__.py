@@ -8,29 +8,37 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from feeds.attachments.documents import Attachment
+    from feeds.attachments.stubs import Content, Moves
+    from feeds.attachments.uploads import Upload
     from feeds.barrel import Barrel
     from feeds.barrels import BarrelInfo, BarrelSettings
     from feeds.errors import SpileError
+    from feeds.limits import StoreSettings
     from feeds.patterns import Pattern, parse_patterns
     from feeds.positions import FIRST, NOW, Mark, Position, parse_since
     from feeds.rows import ChangesPage, FeedPage, FindPage, Found, LogEntry, Row, Start
     from feeds.storage.backup import Manifest
     from feeds.storage.checks import CheckReport
     from feeds.storage.reading import Document
-    from feeds.store import Store, StoreSettings
+    from feeds.store import Store
     from feeds.writes import Outcome, Token, Write, Written
 
 _HOMES = {
+    "feeds.attachments.documents": ("Attachment",),
+    "feeds.attachments.stubs": ("Content", "Moves"),
+    "feeds.attachments.uploads": ("Upload",),
     "feeds.barrel": ("Barrel",),
     "feeds.barrels": ("BarrelInfo", "BarrelSettings"),
     "feeds.errors": ("SpileError",),
+    "feeds.limits": ("StoreSettings",),
     "feeds.patterns": ("Pattern", "parse_patterns"),
     "feeds.positions": ("FIRST", "NOW", "Mark", "Position", "parse_since"),
     "feeds.rows": ("ChangesPage", "FeedPage", "FindPage", "Found", "LogEntry", "Row", "Start"),
     "feeds.storage.backup": ("Manifest",),
     "feeds.storage.checks": ("CheckReport",),
     "feeds.storage.reading": ("Document",),
-    "feeds.store": ("Store", "StoreSettings"),
+    "feeds.store": ("Store",),
     "feeds.writes": ("Outcome", "Token", "Write", "Written"),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
@@ -46,11 +54,13 @@ def __getattr__(name: str) -> Any:
 __all__ = [
     "FIRST",
     "NOW",
+    "Attachment",
     "Barrel",
     "BarrelInfo",
     "BarrelSettings",
     "ChangesPage",
     "CheckReport",
+    "Content",
     "Document",
     "FeedPage",
     "FindPage",
@@ -58,6 +68,7 @@ __all__ = [
     "LogEntry",
     "Manifest",
     "Mark",
+    "Moves",
     "Outcome",
     "Pattern",
     "Position",
@@ -67,6 +78,7 @@ __all__ = [
     "Store",
     "StoreSettings",
     "Token",
+    "Upload",
     "Write",
     "Written",
     "parse_patterns",

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from feeds.attachments.documents import Attachment, BarrelAttachments, Source
+from feeds.attachments.stubs import Content
 from feeds.barrels import BarrelInfo, BarrelSettings, barrel_info, settings_of
 from feeds.errors import EpochChanged, NotFound, SpileError
 from feeds.patterns import Pattern
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from feeds.store import Store
 
 _PAGE = 1_000
+
+Contents = Mapping[str, Content]
+NO_CONTENTS: Contents = {}
 
 
 class Barrel:
@@ -89,7 +94,8 @@ class Barrel:
     def submit(self, writes: Sequence[Write], *, token: Token | None = None) -> Future[list[Outcome]]:
         """Queue writes; the future gives an outcome for each in order, and fails only as a whole.
 
-        Raises Overloaded when too much waits already.
+        Raises Overloaded when too much waits already. The contents that they bring along are stored already: see
+        `absorb`.
         """
         return self._store.writer.write(self.key, self.name, writes, token, self._store.settings.document_bytes_max)
 
@@ -105,22 +111,22 @@ class Barrel:
         """Write a document. An update names the revision it builds on, in `rev` or in the document's `_rev`;
         with `update` it extends whatever is there. Raises Conflict, BadRequest, TooLarge."""
         limit = self._store.settings.document_bytes_max
-        return self._one(Write.put(doc, id=id, rev=rev, update=update, bytes_max=limit), token)
+        return self.write(Write.put(doc, id=id, rev=rev, update=update, bytes_max=limit), token)
 
     def merge(
         self, id: str, patch: bytes | str | Mapping[str, Any], *, rev: str | None = None, token: Token | None = None
     ) -> Written:
         """Apply a JSON merge patch (RFC 7396) onto `rev`, or onto the winner."""
         limit = self._store.settings.document_bytes_max
-        return self._one(Write.merge(id, patch, rev=rev, bytes_max=limit), token)
+        return self.write(Write.merge(id, patch, rev=rev, bytes_max=limit), token)
 
     def delete(self, id: str, *, rev: str | None = None, token: Token | None = None) -> Written:
         """Delete a document; `rev` is the leaf that goes."""
-        return self._one(Write.delete(id, rev=rev), token)
+        return self.write(Write.delete(id, rev=rev), token)
 
     def purge(self, id: str, revs: Sequence[str] = ()) -> Written:
         """Remove a document here without a trace for replicas, or only the branches that end in `revs`."""
-        return self._one(Write.purge(id, tuple(revs)), None)
+        return self.write(Write.purge(id, tuple(revs)), None)
 
     def bulk(
         self,
@@ -146,14 +152,66 @@ class Barrel:
         writes = [each for each in prepared if isinstance(each, Write)]
         if not writes:
             return [each for each in prepared if isinstance(each, SpileError)]
+        if any(write.is_waiting for write in writes):
+            prepared = self.absorb_each(prepared)
+            writes = [each for each in prepared if isinstance(each, Write)]
         outcomes = iter(self.submit(writes, token=token).result())
         return [each if isinstance(each, SpileError) else next(outcomes) for each in prepared]
 
-    def _one(self, write: Write, token: Token | None) -> Written:
+    def write(self, write: Write, token: Token | None = None) -> Written:
+        """Do one write, with whatever contents it brings along; raises what refuses it."""
+        if write.is_waiting:
+            (write,) = self.absorb([write])
         (outcome,) = self.submit([write], token=token).result()
         if isinstance(outcome, SpileError):
             raise outcome
         return outcome
+
+    # -- attachments
+
+    def attach(
+        self,
+        id: str,
+        name: str,
+        source: Source,
+        *,
+        content_type: str | None = None,
+        rev: str | None = None,
+        length: int | None = None,
+        digest: str | None = None,
+        token: Token | None = None,
+    ) -> Written:
+        """Attach what `source` gives (bytes, a path, a file or pieces; or a content that is stored) under a name.
+
+        It goes onto `rev`, or onto the winner, or begins the document; without `rev` Conflict where the attachment of
+        that name was changed by somebody else meanwhile. The type is guessed from the name. BadRequest where the
+        content has not the `length` or the `digest` (`sha256-<hex>`, `md5-<base64>`) that it should have.
+        """
+        return BarrelAttachments(self).attach(
+            id, name, source, content_type=content_type, rev=rev, length=length, digest=digest, token=token
+        )
+
+    def detach(self, id: str, name: str, *, rev: str | None = None, token: Token | None = None) -> Written:
+        """Take an attachment from `rev`, or from the winner; NotFound where it has none of that name."""
+        return self.write(Write.detach(id, name, rev=rev), token)
+
+    def attachment(self, id: str, name: str, *, rev: str | None = None) -> Attachment:
+        """An attachment of the winner, or of `rev`: what it is, and its bytes. NotFound where there is none."""
+        return BarrelAttachments(self).get(id, name, rev)
+
+    def absorb(self, writes: Sequence[Write], *, follows: Contents = NO_CONTENTS, who: str = "") -> list[Write]:
+        """The writes with the contents that they bring along stored: inline ones, those of `who`'s uploads, and by
+        name those that `follows` them in the same request. Raises what is wrong with any of them."""
+        return BarrelAttachments(self).absorb(writes, follows, who)
+
+    def absorb_each(self, prepared: Sequence[Write | SpileError], *, who: str = "") -> list[Write | SpileError]:
+        """As `absorb`, of the documents of one request: what is wrong with one stands in its place."""
+        return BarrelAttachments(self).absorb_each(prepared, who)
+
+    def inlined(self, doc: bytes, bytes_max: int) -> bytes:
+        """A document's JSON with contents as base64 `data` in place of stubs, up to so many bytes of them together;
+        the others stay stubs."""
+        return BarrelAttachments(self).inlined(doc, bytes_max)
 
     # -- reading
 

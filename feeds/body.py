@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from feeds.attachments.given import INLINE_TEXT_MAX, Attachments, read_attachments
 from feeds.errors import BadRequest, TooLarge
 from feeds.faults import lone_surrogate, place_of, repeated_key, shown, unreadable
 
@@ -43,11 +44,12 @@ class Draft:
     revisions: tuple[int, tuple[str, ...]] | None  # from `_revisions`: (start, digests newest first)
     data: dict[str, Any]  # user keys only
     body: bytes
+    attachments: Attachments | None = None
 
 
 def read_json(text: bytes | bytearray | memoryview | str, *, what: str = "The body") -> Any:
     """The JSON value, or a BadRequest that says where it breaks."""
-    text = _as_bytes(text, what)
+    text = as_bytes(text, what)
     value = _read(text, what)
     try:
         colons = _encode_quickly(value).count(b":")
@@ -57,7 +59,14 @@ def read_json(text: bytes | bytearray | memoryview | str, *, what: str = "The bo
     return value
 
 
-def _as_bytes(text: bytes | bytearray | memoryview | str, what: str) -> bytes:
+def is_too_large(text: bytes, bytes_max: int) -> bool:
+    """Whether a text cannot be a document of so many bytes. What attachments bring along does not count, but is
+    bounded too."""
+    return len(text) > bytes_max and (b"_attachments" not in text or len(text) > bytes_max + INLINE_TEXT_MAX)
+
+
+def as_bytes(text: bytes | bytearray | memoryview | str, what: str) -> bytes:
+    """A text as UTF-8; BadRequest where it holds a lone surrogate."""
     if type(text) is str:
         try:
             return text.encode()
@@ -142,8 +151,8 @@ def draft(
     text = None
     value: Any = document
     if isinstance(document, (bytes, bytearray, memoryview, str)):
-        text = document if type(document) is bytes else _as_bytes(document, _WHAT)
-        if len(text) > bytes_max:
+        text = document if type(document) is bytes else as_bytes(document, _WHAT)
+        if len(text) > bytes_max and is_too_large(text, bytes_max):
             raise TooLarge(
                 f"The document has {len(text)} bytes; {bytes_max} are allowed",
                 hint="Split the document, or ask the operator to raise document_bytes_max.",
@@ -164,6 +173,8 @@ def _reserved_colons(document: dict[str, Any], given: Draft) -> int:
     colons = len(document) - len(given.data)
     if colons and given.id is not None:
         colons += given.id.count(":")
+    if given.attachments is not None:
+        colons += _encode_quickly(document["_attachments"]).count(b":")
     return colons if given.revisions is None else colons + 2
 
 
@@ -177,24 +188,24 @@ def check_document(value: Any) -> dict[str, Any]:
 
 
 def _split(document: dict[str, Any], bytes_max: int) -> Draft:
-    document_id = rev = revisions = None
+    document_id = rev = revisions = attachments = None
     deleted = False
     data = document
     for key in document:
         if key[:1] == "_":
             data = {key: value for key, value in document.items() if key[:1] != "_"}
-            document_id, rev, deleted, revisions = _reserved(document)
+            document_id, rev, deleted, revisions, attachments = _reserved(document)
             break
     body = canonical(data)
     if len(body) > bytes_max:
         raise TooLarge(f"The document has {len(body)} bytes; {bytes_max} are allowed")
-    return Draft(document_id, rev, deleted, revisions, data, body)
+    return Draft(document_id, rev, deleted, revisions, data, body, attachments)
 
 
 def _reserved(
     document: dict[str, Any],
-) -> tuple[str | None, str | None, bool, tuple[int, tuple[str, ...]] | None]:
-    document_id = rev = revisions = None
+) -> tuple[str | None, str | None, bool, tuple[int, tuple[str, ...]] | None, Attachments | None]:
+    document_id = rev = revisions = attachments = None
     deleted = False
     for key, value in document.items():
         if key[:1] != "_":
@@ -213,12 +224,14 @@ def _reserved(
             deleted = value
         elif key == "_revisions":
             revisions = _revisions(value)
+        elif key == "_attachments":
+            attachments = read_attachments(value) or None
         elif key not in _IGNORED:
             raise BadRequest(
                 f"The field {shown(key)} is reserved, and unknown",
                 hint="Top-level keys that begin with _ belong to Spile; rename the field.",
             )
-    return document_id, rev, deleted, revisions
+    return document_id, rev, deleted, revisions, attachments
 
 
 def _revisions(value: Any) -> tuple[int, tuple[str, ...]]:

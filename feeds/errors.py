@@ -95,6 +95,13 @@ class PreconditionFailed(SpileError):
     hint = "Read the present ETag, and send the request with that."
 
 
+class MissingStub(PreconditionFailed):
+    """An attachment names a content that is not here."""
+
+    code = "missing_stub"
+    hint = "Send the content itself: as data, or uploaded."
+
+
 class TokenReused(SpileError):
     """This token was already used for another request."""
 
@@ -166,6 +173,48 @@ class Damaged(SpileError):
 
     code = "damaged"
     hint = "Run `spile check`; restore a backup if it cannot be repaired."
+
+
+class AlreadyWritten(SpileError):
+    """A byte of this range of a blob file was written already, and is never changed."""
+
+    code = "written"
+    hint = "Write elsewhere (`append` finds the place), or send the very bytes that are there."
+
+
+class Trimmed(SpileError):
+    """A byte of this range of a blob file was given up, and never comes back."""
+
+    code = "trimmed"
+    hint = "Write elsewhere (`append` finds the place); what was there is gone."
+
+
+class NotWritten(SpileError):
+    """A byte of this range of a blob file was never written."""
+
+    code = "not_written"
+    hint = "Read one of the `ranges` ([offset, size]) that are there."
+
+
+class PartialRead(SpileError):
+    """A blob file is shorter than what was written to it, or is gone."""
+
+    code = "partial_read"
+    hint = "Run `spile check`; store the content again, or put the file back from a backup."
+
+
+class BadChecksum(SpileError):
+    """Bytes do not have the checksum that belongs to them."""
+
+    code = "bad_checksum"
+    hint = "Send them again; if they were read here, the disk damaged them: run `spile check`, and store them again."
+
+
+class BadEpoch(SpileError):
+    """The blob files are in another epoch than the request."""
+
+    code = "bad_epoch"
+    hint = "Learn the present epoch, look whether the request still makes sense, and send it with that."
 
 
 class Timeout(SpileError):

@@ -17,6 +17,8 @@ from feeds.values import cut_text
 LEVELS_MAX = 64  # of a path, its value included; the depth brokers and humans still follow
 PATH_BYTES_MAX = 1024  # of an encoded path; topics may hold 65,535, but nobody subscribes to those
 
+ATTACHMENTS = "_attachments"
+
 SURELY_FITS = 62  # characters of a shape without places: were they all slashes, a path would have 64 levels
 _SURELY_SHORT = 120  # characters of shape and places: 4 bytes each at most, and 300 of an encoded, cut text
 
@@ -82,11 +84,16 @@ def key_path(leaf: Leaf) -> str:
 
 
 def document_leaves(data: dict[str, Any]) -> list[Leaf]:
-    """Every leaf of a document's user keys (those with a leading `_` at the top are not the user's)."""
+    """Every leaf of a document's user keys, and the names of its attachments.
+
+    Other keys with a leading `_` at the top are not the user's. Of names that are cut to the same text one stands.
+    """
     leaves: list[Leaf] = []
     add = leaves.append
     for key, value in data.items():
         if key[:1] == "_":
+            if key == ATTACHMENTS:
+                leaves += [(ATTACHMENTS, "", name) for name in {cut_text(name): name for name in value}.values()]
             continue
         segment = _remembered.get(key) or _segment(key)
         if type(value) is dict or type(value) is list:

@@ -12,10 +12,12 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
+from feeds.attachments.stubs import Moves
 from feeds.paths import Leaf, document_leaves, fits, leaf_path
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+read_moves = msgspec.json.Decoder(Moves).decode
 
 
 class Row(msgspec.Struct, omit_defaults=True):
@@ -33,6 +35,8 @@ class Row(msgspec.Struct, omit_defaults=True):
     expired: bool = False
     doc: Raw | UnsetType = UNSET
     doc_omitted: bool = False
+    attachments: Moves | UnsetType = UNSET
+    """How they differ from those of the winner before; left out where none came, changed or went."""
 
 
 def document_json(document_id: str, rev: str, body: bytes, deleted: bool = False) -> bytes:
@@ -66,6 +70,7 @@ class LogEntry:
     """
 
     __slots__ = (
+        "_attached",
         "_data",
         "_entered",
         "_gone",
@@ -105,6 +110,7 @@ class LogEntry:
         gone: bytes | None,
         at: int,
         first: bool,
+        attached: bytes | None = None,
     ) -> None:
         self.seq = seq
         self.id = document_id
@@ -122,13 +128,14 @@ class LogEntry:
         self.first = first
         self._entered = entered
         self._gone = gone
+        self._attached = attached
         self._data: dict[str, Any] | None = None
         self._leaves: list[Leaf] | None = None
         self._paths: list[tuple[str, Any]] | None = None
 
     @property
     def data(self) -> dict[str, Any]:
-        """The user keys of the winner whose paths are told; none of a deletion or of a compacted body."""
+        """What of the winner has paths that are told: its keys; none of a deletion or of a compacted body."""
         if self._data is None:
             untold = self.deleted or self.body is None or self.id.startswith("_design/")
             self._data = {} if untold else _decode(self.body or b"{}")
@@ -161,6 +168,11 @@ class LogEntry:
         return [(path, value) for path, value in _decode(self._gone)] if self._gone else []
 
     @property
+    def attachments(self) -> Moves | None:
+        """Which attachments came, changed and went with this change; None where all stayed."""
+        return None if self._attached is None else read_moves(self._attached)
+
+    @property
     def conflicts(self) -> list[str]:
         """The live leaves beside the winner after this change."""
         return list(self.changes[1 : self._live_leaves]) if self._live_leaves > 1 else []
@@ -174,6 +186,8 @@ class LogEntry:
     def row(self, docs: bool = False, doc_bytes_max: int | None = None) -> Row:
         """The change as a row, without paths."""
         row = Row(self.seq, self.id, self.rev, list(self.changes), deleted=self.deleted, expired=self.expired)
+        if self._attached is not None:
+            row.attachments = read_moves(self._attached)
         return with_document(row, self.body, doc_bytes_max) if docs else row
 
 

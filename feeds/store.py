@@ -9,25 +9,25 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import msgspec
 
+from feeds.attachments.blobs import Blobs, Where
+from feeds.attachments.uploads import Uploads
 from feeds.barrel import Barrel
 from feeds.barrels import BarrelInfo, BarrelSettings, barrel_info, check_barrel_name, new_epoch, settings_of
-from feeds.body import DOCUMENT_BYTES_MAX
 from feeds.directory import Directory
 from feeds.errors import Exists
+from feeds.limits import StoreSettings
 from feeds.neighbours import Neighbours
 from feeds.storage.anew import begin_anew
 from feeds.storage.backup import Manifest, backup_of, restore_backup, write_backup
 from feeds.storage.checkpoints import Checkpointer
-from feeds.storage.checks import Check, CheckReport, Progress
+from feeds.storage.checks import CheckReport, Progress
 from feeds.storage.cursors import StoredCursors
 from feeds.storage.database import Database
 from feeds.storage.lags import Lags
@@ -36,47 +36,37 @@ from feeds.storage.maintenance import Maintenance
 from feeds.storage.migrate import migrate
 from feeds.storage.notes import StoredNotes
 from feeds.storage.publishers import StoredPublishers
-from feeds.storage.queries import Queries
-from feeds.storage.repairs import Repair
+from feeds.storage.queries import queries_of
+from feeds.storage.repairs import checked
 from feeds.storage.statements import Statements
 from feeds.storage.transaction import NoBarrel, Transaction
 from feeds.storage.watch import Watch
-from feeds.storage.writer import WAITING_MAX, CommitHook, Writer
+from feeds.storage.writer import CommitHook, Writer
 
 log = logging.getLogger("spile.store")
 
 BarrelHook = Callable[[str, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class StoreSettings:
-    """Limits of one store."""
-
-    document_bytes_max: int = DOCUMENT_BYTES_MAX
-    publish_backlog_max: int = 1_000_000
-    """Changes that a publisher may lag before compaction stops to spare bodies for it."""
-    write_queue_max: int = WAITING_MAX
-    """Writes that may wait for the writer; further ones are refused as overloaded."""
-
-
-@cache
-def _queries(statements: Statements) -> Queries:
-    return Queries(statements)
-
-
 class Store:
     """The barrels of one database. Thread-safe; writes go through one writer, reads run beside it."""
 
-    def __init__(self, database: Database, settings: StoreSettings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, database: Database, settings: StoreSettings, clock: Callable[[], float], blobs: Where | None = None
+    ) -> None:
         """Use `Store.open`."""
         self.database = database
         self.settings = settings
         self.clock = clock
         self.statements = Statements.of(database.engine.dialect)
-        self.queries = _queries(self.statements)
+        self.queries = queries_of(self.statements)
         self.writer = Writer(database, self.statements, clock, settings.write_queue_max, settings.publish_backlog_max)
         self.cursors = StoredCursors(database, self.statements, self.writer, clock)
         """How far listeners with a name have come."""
+        self.blobs = Blobs(database, self.statements, self.writer, clock, blobs, settings.blobs_kept)
+        """The contents of attachments."""
+        self.uploads = Uploads(self.blobs, database, self.statements, self.writer, clock)
+        """Contents on their way in, which clients go on with."""
         self.lags = Lags(database, self.statements, clock)
         """How far they and the publishers are behind."""
         self._checkpointer = Checkpointer(database) if database.path is not None else None
@@ -110,8 +100,12 @@ class Store:
         *,
         create: bool = True,
         clock: Callable[[], float] = time.time,
+        blobs: Where | None = None,
     ) -> Store:
         """Open the store at a database URL or in a folder, bringing its schema up to date.
+
+        The contents of attachments are in `blobs`: a folder, or the URL of an object store. On SQLite it is the
+        folder `blobs` beside the database if none is named; on PostgreSQL there are no attachments without it.
 
         Raises StoreLocked where another process holds it, NewerSchema where a newer Spile wrote it, Unavailable
         where it cannot be opened.
@@ -120,7 +114,9 @@ class Store:
         try:
             with database.reading() as connection:
                 migrate(connection, create=create)
-            return cls(database, settings or StoreSettings(), clock)
+            if blobs is None and database.path is not None:
+                blobs = database.path.with_name("blobs")
+            return cls(database, settings or StoreSettings(), clock, blobs)
         except BaseException:
             database.close()
             raise
@@ -131,7 +127,9 @@ class Store:
         self.database.close()
 
     def _close_threads(self) -> None:
+        self.uploads.close()
         self.writer.close()
+        self.blobs.close()
         if self._watch is not None:
             self._watch.close()
         if self._checkpointer is not None:
@@ -321,14 +319,20 @@ class Store:
             return "the watch for other processes has ended; restart the service"
         return self.database.reach.away or self.writer.failure
 
-    def maintain(self) -> dict[str, int]:
+    def collect(self) -> dict[str, int]:
+        """Give up at once every content that no document names and nobody stored lately; what it did, in rows."""
+        return self.blobs.collector.collect()
+
+    def maintain(self, *, contents: bool = True) -> dict[str, int]:
         """One bounded round of upkeep, to be called every so often; what it did, in rows.
 
         `expired` documents were deleted; of the `log` and of `gone` paths what is older than `log_kept` was forgotten
         as far as every publisher has told it (or lags too far), with the `bodies` that it superseded; `tokens` are
-        older than a day; `dropped` are rows of dropped barrels. Whatever is left is for the next round.
+        older than a day; `dropped` are rows of dropped barrels; `uploads` were given up, as were `blobs` that nobody
+        names, and `blobs_removed` are copies whose bytes are gone. Whatever is left is for the next round. Without
+        `contents` those of attachments are left out, for who calls `blobs.round` by itself.
         """
-        return self._upkeep().round()
+        return self._upkeep().round(contents)
 
     def expire(self, barrel: Barrel | None = None) -> int:
         """Delete what has expired in a barrel, or in all; how many documents. Cheap where nothing can expire."""
@@ -354,28 +358,25 @@ class Store:
         leaves, index and counts are worked out again from the revisions, a damaged log begins behind its damage,
         and `repaired` says how many problems are gone; bodies are never invented.
         """
-        found = Check(self, progress).run()
-        repaired = 0
-        if repair and found.problems and not found.broken:
-            Repair(self).run(found)
-            left = Check(self, progress).run()
-            repaired = max(0, len(found.problems) - len(left.problems))
-        return CheckReport(found.problems, found.counted, repaired)
+        return checked(self, repair, progress)
 
     def backup(self, target: str | Path, progress: Progress | None = None) -> Manifest:
         """Copy the store as it is at one moment into a new file, while it is used; `progress` counts pages.
 
         Raises Exists where the file is there already, Unavailable or StorageFull where it cannot be written.
         """
-        return write_backup(self.database, self.id, Path(target), progress, self.clock)
+        with self.blobs.readable() as contents:
+            return write_backup(self.database, self.id, Path(target), progress, self.clock, contents)
 
     @classmethod
-    def backup_of(cls, url: str | Path, target: str | Path, progress: Progress | None = None) -> Manifest:
+    def backup_of(
+        cls, url: str | Path, target: str | Path, progress: Progress | None = None, blobs: Path | str | None = None
+    ) -> Manifest:
         """As `backup`, of a store that this process has not opened; a service may hold and use it meanwhile."""
-        return backup_of(str(url), Path(target), progress)
+        return backup_of(str(url), Path(target), progress, blobs)
 
     @classmethod
-    def restore(cls, backup: str | Path, folder: str | Path) -> Manifest:
+    def restore(cls, backup: str | Path, folder: str | Path, blobs: Path | str | None = None) -> Manifest:
         """Make a store in `folder` of a backup: with a new id, and a new epoch for every barrel.
 
         Whoever followed the old barrels is sent a snapshot, since what was written after the backup is not there;
@@ -383,7 +384,7 @@ class Store:
         Raises Exists where the folder holds a store, BadRequest where the file is no backup, Damaged where it is
         not sound, NewerSchema where a newer Spile wrote it.
         """
-        return restore_backup(Path(backup), Path(folder))
+        return restore_backup(Path(backup), Path(folder), blobs)
 
     @classmethod
     def begin_anew(cls, url: str | Path) -> int:

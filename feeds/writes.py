@@ -11,7 +11,20 @@ from enum import Enum
 from hashlib import blake2b
 from typing import Any
 
-from feeds.body import DOCUMENT_BYTES_MAX, Draft, canonical, check_id, check_values, draft, kind_of, read_json
+from feeds.attachments.given import Attachments, Given, check_name, check_type, read_attachments
+from feeds.attachments.stubs import Content
+from feeds.body import (
+    DOCUMENT_BYTES_MAX,
+    Draft,
+    as_bytes,
+    canonical,
+    check_id,
+    check_values,
+    draft,
+    is_too_large,
+    kind_of,
+    read_json,
+)
 from feeds.errors import BadRequest, SpileError, TooLarge
 from feeds.faults import shown
 from feeds.naming import new_id
@@ -26,6 +39,7 @@ class Verb(Enum):
     PUT = "put"
     SET = "set"  # extends the winner, whatever it is
     MERGE = "merge"
+    ATTACH = "attach"  # one attachment, onto a document that need not be there
     DELETE = "delete"
     REPLICATE = "replicate"
     EXPIRE = "expire"
@@ -80,6 +94,17 @@ class Write:
     history: tuple[Revision, ...] = ()
     purged: tuple[Revision, ...] = ()
     expired: bool = False
+    attachments: Attachments | None = None
+    """All of them; those of a merge and of an attach are added to what is there."""
+    instead: str | None = None
+    """The sha256 or the link that an attach onto the winner means to replace, "" for none."""
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether contents have to be stored before it can be submitted. See `Barrel.absorb`."""
+        return self.attachments is not None and any(
+            each is not None and each.is_waiting for each in self.attachments.values()
+        )
 
     @classmethod
     def put(
@@ -106,7 +131,7 @@ class Write:
         document_id = same("_id", check_id(id) if id is not None else None, given.id) or new_id()
         verb = Verb.SET if update and base is None else Verb.PUT
         revision = Revision.parse(base) if base is not None else None
-        return cls(verb, document_id, revision, given.deleted, given.data, given.body)
+        return cls(verb, document_id, revision, given.deleted, given.data, given.body, attachments=given.attachments)
 
     @classmethod
     def merge(
@@ -117,10 +142,14 @@ class Write:
         rev: str | None = None,
         bytes_max: int = DOCUMENT_BYTES_MAX,
     ) -> Write:
-        """Apply a JSON merge patch (RFC 7396) onto `rev`, or else onto the winner."""
+        """Apply a JSON merge patch (RFC 7396) onto `rev`, or else onto the winner.
+
+        Attachments stay, but for those that its `_attachments` names: null takes one away.
+        """
         value: Any = patch
         if isinstance(value, (bytes, bytearray, memoryview, str)):
-            if len(value) > bytes_max:
+            value = as_bytes(value, "The merge patch")
+            if is_too_large(value, bytes_max):
                 raise TooLarge(f"The merge patch has {len(value)} bytes; {bytes_max} are allowed")
             value = read_json(value, what="The merge patch")
         value = check_patch(dict(value) if isinstance(value, Mapping) else value)
@@ -130,18 +159,45 @@ class Write:
                 raise BadRequest(f"{name} must be text, not {kind_of(value[name])}", hint="Send it as it was given.")
         same("_id", id, value.pop("_id", None))
         base = same("_rev", rev, value.pop("_rev", None))
+        attachments = None
+        if "_attachments" in value:
+            attachments = read_attachments(value.pop("_attachments"), patch=True) or None
         for key in value:
             if key[:1] == "_":
                 raise BadRequest(
                     f"A merge patch cannot set {shown(key)}", hint="Patch your own keys; delete with a delete."
                 )
-        return cls(
-            Verb.MERGE,
-            check_id(id),
-            Revision.parse(base) if base is not None else None,
-            body=canonical(value),
-            patch=value,
-        )
+        body = canonical(value)
+        if len(body) > bytes_max:
+            raise TooLarge(f"The merge patch has {len(body)} bytes; {bytes_max} are allowed")
+        revision = Revision.parse(base) if base is not None else None
+        return cls(Verb.MERGE, check_id(id), revision, body=body, patch=value, attachments=attachments)
+
+    @classmethod
+    def attach(
+        cls,
+        id: str,
+        name: str,
+        content: Content,
+        *,
+        content_type: str | None = None,
+        rev: str | None = None,
+        instead: str | None = None,
+    ) -> Write:
+        """Put one attachment onto `rev`, or onto the winner, or begin the document with it.
+
+        `instead` is what the caller saw under that name when it began: the sha256 or the link, "" for nothing.
+        """
+        given = Given(None if content_type is None else check_type(content_type), content=content)
+        revision = Revision.parse(rev) if rev is not None else None
+        attachments = {check_name(name): given}
+        return cls(Verb.ATTACH, check_id(id), revision, patch={}, attachments=attachments, instead=instead)
+
+    @classmethod
+    def detach(cls, id: str, name: str, *, rev: str | None = None) -> Write:
+        """Take one attachment from `rev`, or from the winner; refused where it has none of that name."""
+        revision = Revision.parse(rev) if rev is not None else None
+        return cls(Verb.ATTACH, check_id(id), revision, patch={}, attachments={check_name(name): None})
 
     @classmethod
     def delete(cls, id: str, *, rev: str | None = None) -> Write:
@@ -176,6 +232,7 @@ class Write:
             given.body,
             history=history,
             expired=expired,
+            attachments=given.attachments,
         )
 
     @classmethod

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from feeds import Moves
 from listeners.stream.actions import Item
 
 _decode = msgspec.json.Decoder().decode
@@ -18,7 +19,8 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, dict=True, kw_only
 
     `rev` is the winner and `changes` are all leaves, winner first. `paths` are those that matched the patterns;
     `entered` says that the document did not match before, `removed` that it does not match any more. `doc` is
-    the document, None when it was not asked for, or was left out for its size (`doc_omitted`). Within a
+    the document, None when it was not asked for, or was left out for its size (`doc_omitted`). `attachments`
+    says which came, changed and went with the newest change, and is left out where none did. Within a
     `snapshot`, what is not told before its end does not exist any more.
     """
 
@@ -34,6 +36,7 @@ class Change(msgspec.Struct, frozen=True, omit_defaults=True, dict=True, kw_only
     expired: bool = False
     snapshot: bool = False
     doc_omitted: bool = False
+    attachments: Moves | msgspec.UnsetType = msgspec.UNSET
     raw: msgspec.Raw | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="doc")
 
     @cached_property
@@ -72,6 +75,7 @@ def change_of(item: Item) -> Change:
         expired=row.expired,
         snapshot=item.snapshot,
         doc_omitted=row.doc_omitted,
+        attachments=row.attachments,
         # A copy: the row's own is a window on the whole array.
         raw=row.doc if isinstance(row.doc, msgspec.UnsetType) else row.doc.copy(),
     )

@@ -1,6 +1,6 @@
 """Which HTTP status stands for which error, and how an error reads as an answer.
 
-A table over `code`, and the two errors that only HTTP knows. What went wrong is said by those who raise.
+A table over `code`, and the errors that only HTTP knows. What went wrong is said by those who raise.
 """
 
 from __future__ import annotations
@@ -19,19 +19,27 @@ STATUS: Final[dict[str, int]] = {
     "unauthorized": 401,
     "forbidden": 403,
     "not_found": 404,
+    "not_written": 404,
     "method_not_allowed": 405,
     "exists": 409,
     "conflict": 409,
+    "written": 409,
+    "bad_epoch": 409,
     "replaced": 409,
     "epoch_changed": 410,
     "closed": 410,
+    "trimmed": 410,
     "precondition_failed": 412,
+    "missing_stub": 412,
     "too_large": 413,
+    "range_not_satisfiable": 416,
     "token_reused": 422,
     "rate_limited": 429,
     "error": 500,
     "internal": 500,
     "damaged": 500,
+    "bad_checksum": 500,
+    "partial_read": 500,
     "overloaded": 503,
     "unavailable": 503,
     "store_locked": 503,
@@ -54,6 +62,13 @@ class MethodNotAllowed(SpileError):
         self.allow = allow
 
 
+class RangeNotSatisfiable(SpileError):
+    """The range lies outside of the content."""
+
+    code = "range_not_satisfiable"
+    hint = "Ask for a range within it: its size is in `length` and in Content-Range."
+
+
 class Internal(SpileError):
     """The service failed at this request."""
 
@@ -73,6 +88,8 @@ def error_answer(error: SpileError) -> Answer:
         headers.append((b"allow", error.allow.encode()))
     if error.code in ("overloaded", "rate_limited", "unavailable"):
         headers.append((b"retry-after", b"%d" % error.details.get("retry_after", RETRY_AFTER_S)))
+    if isinstance(error, RangeNotSatisfiable):
+        headers.append((b"content-range", b"bytes */%d" % error.details["length"]))
     if error.code == "unauthorized":
         headers.append((b"www-authenticate", b'Basic realm="spile", charset="UTF-8"'))
     return Answer(status_of(error), _encode(error.as_dict()), headers)

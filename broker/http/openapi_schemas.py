@@ -127,6 +127,10 @@ _ROW: Final = {
     "expired": _TRUE,
     "doc": ref("Document"),
     "doc_omitted": _TRUE,
+    "attachments": {
+        "type": "object",
+        "properties": {"came": _list(_TEXT), "changed": _list(_TEXT), "went": _list(_TEXT)},
+    },
 }
 _WRITTEN: Final = {"id": _TEXT, "rev": _TEXT, "seq": _COUNT, "repeated": _TRUE, "unchanged": _TRUE}
 _SETTINGS: Final[dict[str, _Schema]] = {

@@ -118,6 +118,7 @@ class BarrelTopics:
             row.seq, row.id, row.rev, row.changes, deleted=row.deleted, expired=row.expired, epoch=self._epoch
         )
         told.doc_omitted = row.doc_omitted
+        told.attachments = row.attachments
         if not isinstance(row.doc, msgspec.UnsetType):
             around = len(document_json(row.id, row.rev, b"{}", row.deleted)) - 1  # the limit is on the body alone
             if len(bytes(row.doc)) - around > self._bytes_max:
@@ -164,6 +165,7 @@ class BarrelTopics:
             deleted=entry.deleted,
             expired=entry.expired,
             epoch=self._epoch,
+            attachments=entry.attachments or msgspec.UNSET,
         )
         body = entry.body if entry.body is not None else b"{}"
         if len(body) > self._bytes_max:

@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from feeds.attachments.resolve import resolve
+from feeds.attachments.stubs import Stubs, hashed, joined, split, stubs_of
 from feeds.body import DOCUMENT_BYTES_MAX, canonical, check_values, merge_patch
-from feeds.errors import Conflict, Deleted, Missing, TooLarge
+from feeds.errors import Conflict, Deleted, Missing, MissingStub, NotFound, TooLarge
+from feeds.faults import shown
 from feeds.revisions import Revision, next_revision
 from feeds.storage.expiry import check_expiry
 from feeds.storage.schema import MISSING, OWN
@@ -27,6 +30,8 @@ def apply(work: BarrelWork, write: Write, bytes_max: int = DOCUMENT_BYTES_MAX) -
         return _put(work, _swept(work, state), write)
     if verb is Verb.MERGE:
         return _merge(work, _swept(work, state), write, bytes_max)
+    if verb is Verb.ATTACH:
+        return _attach(work, _swept(work, state), write, bytes_max)
     if verb is Verb.DELETE:
         return _delete(work, _swept(work, state), write)
     if verb is Verb.REPLICATE:
@@ -58,12 +63,52 @@ def _put(work: BarrelWork, state: DocState | None, write: Write) -> Written:
                 hint="Leave _rev out to create the document.",
             )
         _check_expiry(work, write.deleted, write.data)
-        return _extend(work, None, write.id, None, write.deleted, write.body, write.data)
+        stubs = _resolved(work, write, _NONE, 1)
+        return _extend(work, None, write.id, None, write.deleted, write.body, write.data, stubs=stubs)
     leaf = _leaf(state, write.rev, any_winner=write.verb is Verb.SET)
+    stubs = None
+    if write.attachments is not None:
+        parent = leaf.revision if leaf is not None else write.rev
+        assert parent is not None
+        stubs = _resolved(work, write, _stubs_at(work, state, parent), parent.generation + 1)
     if leaf is None:
-        return _repeated(work, state, write.rev, write.deleted, write.body)
+        return _repeated(work, state, write.rev, write.deleted, write.body, stubs)
     _check_expiry(work, write.deleted, write.data)
-    return _extend(work, state, write.id, leaf, write.deleted, write.body, write.data)
+    return _extend(work, state, write.id, leaf, write.deleted, write.body, write.data, stubs=stubs)
+
+
+_NONE: Stubs = {}
+
+
+def _resolved(
+    work: BarrelWork, write: Write, parent: Stubs, generation: int, *, replicated: bool = False, patch: bool = False
+) -> Stubs | None:
+    """The attachments of the revision that a write makes, whose new contents are there; None where it has none."""
+    if write.attachments is None:
+        return (parent or None) if patch else None
+    for name, given in write.attachments.items():
+        content = given.content if given is not None else None
+        if content is not None and not work.holdings.is_held(content.sha256):
+            work.holdings.hold([content.sha256])
+            if not work.holdings.is_held(content.sha256):
+                raise MissingStub(
+                    f"The content of {shown(name)} was given up, as nobody referred to it for a while",
+                    hint="Send the content again, and the document soon after it.",
+                    name=name,
+                    digest=content.digest,
+                )
+    stubs = resolve(write.attachments, parent, generation, work.holdings, replicated=replicated, patch=patch)
+    return stubs or None
+
+
+def _stubs_at(work: BarrelWork, state: DocState, revision: Revision) -> Stubs:
+    """The attachments of a revision, as far as its body is still there."""
+    if revision.key == state.winner.key:
+        work.load_body(state)
+        if state.body is not None:
+            return stubs_of(state.body)
+    found = work.find_rev(state, revision.key)
+    return _NONE if found is None else stubs_of(found[3])
 
 
 def _merge(work: BarrelWork, state: DocState | None, write: Write, bytes_max: int) -> Written:
@@ -71,17 +116,52 @@ def _merge(work: BarrelWork, state: DocState | None, write: Write, bytes_max: in
         raise Missing(f"{write.id!r} was never written here", hint="Put the document first, or use set.")
     leaf = _leaf(state, write.rev, any_winner=True)
     base = _base_body(work, state, write.rev, leaf)
-    data = merge_patch(decode(base), write.patch)
+    before, text = split(base)
+    data = merge_patch(decode(text), write.patch)
     check_values(data)
     body = canonical(data)
     if len(body) > bytes_max:
         raise TooLarge(f"With the patch the document has {len(body)} bytes; {bytes_max} are allowed")
+    parent = leaf.revision if leaf is not None else write.rev
+    assert parent is not None
+    stubs = _resolved(work, write, before, parent.generation + 1, patch=True)
     if leaf is None:
-        return _repeated(work, state, write.rev, False, body)
-    if body == base:
+        return _repeated(work, state, write.rev, False, body, stubs)
+    if body == text and (stubs or _NONE) == before:
         return Written(write.id, str(leaf.revision), state.seq, unchanged=True)
     _check_expiry(work, False, data)
-    return _extend(work, state, write.id, leaf, False, body, data)
+    return _extend(work, state, write.id, leaf, False, body, data, stubs=stubs)
+
+
+def _attach(work: BarrelWork, state: DocState | None, write: Write, bytes_max: int) -> Written:
+    """Put an attachment on a revision, or take one away; where there is no document, it begins with it."""
+    assert write.attachments is not None
+    ((name, given),) = write.attachments.items()
+    there = state is not None and not state.deleted
+    if write.rev is None and (state is None or state.deleted):
+        if given is None:
+            raise Missing(f"{write.id!r} was never written here") if state is None else _gone(state)
+        before: Stubs = _NONE
+    else:
+        if state is None:
+            return _put(work, None, write)  # which says why not
+        before = split(_base_body(work, state, write.rev, _leaf(state, write.rev, any_winner=True)))[0]
+    if given is None and name not in before:
+        raise NotFound(f"{write.id!r} has no attachment {shown(name)}", hint="Read the document for those it has.")
+    if write.instead is not None:
+        now = before[name].meaning[1] if name in before else ""
+        mine = given.content.sha256 if given is not None and given.content is not None else ""
+        if now not in (write.instead, mine):
+            raise Conflict(
+                f"The attachment {shown(name)} of {write.id!r} was changed by somebody else meanwhile",
+                hint="Look at what is there now, and send yours again if it is still wanted.",
+            )
+    if there or write.rev is not None:
+        assert state is not None
+        return _merge(work, state, write, bytes_max)
+    leaf = state.winner if state is not None else None
+    stubs = _resolved(work, write, _NONE, 1 if leaf is None else leaf.generation + 1)
+    return _extend(work, state, write.id, leaf, False, b"{}", None, stubs=stubs)
 
 
 def _base_body(work: BarrelWork, state: DocState, rev: Revision | None, leaf: Node | None) -> bytes:
@@ -135,10 +215,12 @@ def _leaf(state: DocState, rev: Revision | None, any_winner: bool = False) -> No
     return None
 
 
-def _repeated(work: BarrelWork, state: DocState, rev: Revision | None, deleted: bool, body: bytes) -> Written:
+def _repeated(
+    work: BarrelWork, state: DocState, rev: Revision | None, deleted: bool, body: bytes, stubs: Stubs | None = None
+) -> Written:
     """The answer to a write that was accepted before; Conflict when it was not."""
     assert rev is not None
-    told = next_revision(rev, deleted, body)
+    told = next_revision(rev, deleted, body, hashed(stubs) if stubs else ())
     found = work.find_rev(state, told.key)
     if found is None or found[1] & MISSING:
         raise _stale(state, rev)
@@ -158,9 +240,13 @@ def _extend(
     body: bytes,
     data: dict[str, Any] | None,
     expired: bool = False,
+    stubs: Stubs | None = None,
 ) -> Written:
     """Put a new revision on a leaf, or begin the document with it."""
-    revision = next_revision(revision_of(parent) if parent is not None else None, deleted, body)
+    named = hashed(stubs) if stubs else ()
+    revision = next_revision(revision_of(parent) if parent is not None else None, deleted, body, named)
+    if stubs:
+        body, data = joined(stubs, body), None
     node = Node(revision.generation, revision.digest, parent.digest if parent is not None else None, deleted)
     lived = state is not None and not state.deleted
     if state is None or len(state.leaves) == 1:
@@ -169,7 +255,7 @@ def _extend(
         # It came by replication before, without a word on its parent: what is written here is that link.
         path = (revision, revision_of(parent)) if parent is not None else (revision,)
         known = Write(Verb.REPLICATE, document_id, revision, deleted, data, body, history=path, expired=expired)
-        return _replicate(work, state, known)
+        return _replicate(work, state, known, body)
     else:
         ordered = ordered_leaves([leaf for leaf in state.leaves if leaf is not parent] + [node])
     seq = work.seq + 1
@@ -181,7 +267,8 @@ def _extend(
     return Written(document_id, str(revision), seq, created=not lived and not deleted)
 
 
-def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Written:
+def _replicate(work: BarrelWork, state: DocState | None, write: Write, body: bytes | None = None) -> Written:
+    """Graft a revision as it was made elsewhere; `body` is the stored one, where that is known already."""
     assert write.rev is not None
     name = str(write.rev)
     path = write.history
@@ -198,14 +285,21 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Writte
             tree = work.tree(state)
     lived = state is not None and not state.deleted
     grafted = graft(tree, _near(tree, path, work.settings.revs_limit), write.deleted)
+    data = write.data
+    if body is None:
+        body = write.body
+        if write.attachments is not None and not grafted.already:
+            parent = _stubs_at(work, state, path[1]) if state is not None and len(path) > 1 else _NONE
+            stubs = _resolved(work, write, parent, write.rev.generation, replicated=True)
+            body, data = joined(stubs or _NONE, body), None
     seq = work.seq + 1
     doc = state.doc if state is not None else seq
     told = None if grafted.already else write.rev.key
     for node in grafted.added:
-        work.add_rev(doc, node, seq, write.body if node.key == told else None)
+        work.add_rev(doc, node, seq, body if node.key == told else None)
     for node in grafted.healed:
         assert state is not None
-        work.heal_rev(state, node, seq, write.body if node.key == told else None)
+        work.heal_rev(state, node, seq, body if node.key == told else None)
     if grafted.healed:
         work.flush()  # so that the next write to the document reads the tree as it is now
     # What was healed may turn leaves into ancestors: a branch hangs from another, or its missing part came.
@@ -213,7 +307,7 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write) -> Writte
     if state is not None and [leaf.key for leaf in ordered] == [leaf.key for leaf in state.leaves]:
         return Written(write.id, name, state.seq, repeated=grafted.already)
     if ordered[0].key == told:
-        work.change(state, write.id, ordered, write.body, write.data, write.expired)
+        work.change(state, write.id, ordered, body, data, write.expired)
     else:
         work.change(state, write.id, ordered, None, None, write.expired)
     if grafted.already:

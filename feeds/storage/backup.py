@@ -6,19 +6,25 @@ of the final name is whole.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
+from feeds.attachments.blobs import folder_of, hold
 from feeds.barrels import new_epoch
+from feeds.blobs.contents import Contents
+from feeds.blobs.opening import open_contents
+from feeds.blobs.unowned import Readable, UnownedFolder
 from feeds.errors import BadRequest, Damaged, Exists, NewerSchema, StorageFull, Unavailable
+from feeds.storage.backup_contents import has_contents, pages_of, restore_contents, sized, write_contents
 from feeds.storage.database import Database
 from feeds.storage.lockfile import LockFile
 from feeds.storage.migrate import HEAD, knows, schema_version
@@ -35,6 +41,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """The id of the store that it was taken from."""
     at: str
     """When, as an RFC 3339 time."""
+    damaged: list[str] = []
+    """The sha256 of contents of attachments that could not be read, and are not in it."""
 
 
 def write_backup(
@@ -43,32 +51,35 @@ def write_backup(
     target: Path,
     progress: Callable[[int, int], None] | None = None,
     clock: Callable[[], float] = time.time,
+    contents: Readable | None = None,
 ) -> Manifest:
-    """Copy the database as it is at one moment into a new file; writers go on meanwhile.
+    """Copy the database as it is at one moment into a new file, with the contents of attachments; writers go on
+    meanwhile. Nobody may remove any of `contents`: see `Blobs.holding`.
 
     `progress(done, total)` counts pages. Exists where the file is there already, Unavailable or StorageFull where it
     cannot be written; what was written of it is taken away then.
     """
     target = Path(target)
-    if database.path is None:
-        raise BadRequest(
-            "Only a store on SQLite is backed up like this",
-            hint="Use pg_dump, and let the store that is restored from it begin anew.",
-        )
+    _file_of(database)
     if target.exists():
         raise Exists(f"There is a file {target} already", hint="Choose another name for the backup.")
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     at = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     try:
         with database.snapshot() as connection:
-            manifest = Manifest(schema_version(connection) or HEAD, store_id, at)
+            schema = schema_version(connection) or HEAD
             # The snapshot begins with this read. Without it every write of others would begin the copy again.
             with closing(sqlite3.connect(aside)) as copy:
                 copy.execute("PRAGMA synchronous = OFF")  # synced as a whole below
                 driver = connection.connection.driver_connection
                 assert isinstance(driver, sqlite3.Connection)
-                driver.backup(copy, pages=_PAGES, progress=_told(progress))
-                _finish(copy, manifest)
+                told = _Told(progress, pages_of(sized(driver)))
+                driver.backup(copy, pages=_PAGES, progress=told.of_database)
+        with closing(sqlite3.connect(aside)) as copy:
+            copy.execute("PRAGMA synchronous = OFF")
+            damaged = write_contents(copy, contents, told.of_contents) if has_contents(copy) else []
+            manifest = Manifest(schema, store_id, at, damaged)
+            _finish(copy, manifest)
         _keep(aside, target)
     except (OSError, sqlite3.Error) as error:
         raise _refusal(f"The backup {target} cannot be written", error) from error
@@ -77,8 +88,14 @@ def write_backup(
     return manifest
 
 
-def backup_of(url: str, target: Path, progress: Callable[[int, int], None] | None = None) -> Manifest:
-    """As `write_backup`, of a store that another process may hold and use meanwhile."""
+def backup_of(
+    url: str,
+    target: Path,
+    progress: Callable[[int, int], None] | None = None,
+    blobs: str | Path | None = None,
+) -> Manifest:
+    """As `write_backup`, of a store that another process may hold and use meanwhile; its contents are in `blobs`, or
+    beside the database."""
     database = Database(url, create=False, exclusive=False)
     try:
         with database.reading() as connection:
@@ -86,15 +103,57 @@ def backup_of(url: str, target: Path, progress: Callable[[int, int], None] | Non
             store_id = known and connection.exec_driver_sql("SELECT value FROM meta WHERE key = 'store'").scalar()
         if not isinstance(store_id, str):
             raise BadRequest(f"There is no store of Spile at {database.path}", hint="Check the path.")
-        return write_backup(database, store_id, target, progress)
+        beside = _file_of(database).with_name("blobs")
+        with _readable(blobs if blobs is not None else beside) as contents:
+            return write_backup(database, store_id, target, progress, contents=contents)
     finally:
         database.close()
 
 
-def _told(progress: Callable[[int, int], None] | None) -> Callable[[int, int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda _status, remaining, total: progress(total - remaining, total)
+def _file_of(database: Database) -> Path:
+    if database.path is None:
+        raise BadRequest(
+            "Only a store on SQLite is backed up like this",
+            hint="Use pg_dump, copy the contents of attachments after it, and let what is restored begin anew.",
+        )
+    return database.path
+
+
+@contextmanager
+def _readable(where: str | Path) -> Iterator[Readable | None]:
+    """Contents as another process may hold them, none of which is removed meanwhile."""
+    folder = folder_of(where)
+    if folder is None:
+        with closing(open_contents(where)) as contents:
+            yield contents
+    elif folder.is_dir():
+        with hold(folder, fcntl.LOCK_SH):
+            yield UnownedFolder(folder)
+    else:
+        yield None
+
+
+class _Told:
+    """Progress of both parts in one measure: pages of the database, and as many bytes of contents."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, more: int) -> None:
+        self._progress = progress
+        self._more = more
+        self._pages = 0
+        self._bytes = 0
+
+    def of_database(self, _status: int, remaining: int, total: int) -> None:
+        self._pages = total
+        self._tell(total - remaining)
+
+    def of_contents(self, size: int) -> None:
+        self._bytes += size
+        self._tell(self._pages + pages_of(self._bytes))
+
+    def _tell(self, done: int) -> None:
+        total = self._pages + self._more
+        if self._progress is not None:
+            self._progress(min(done, total), total)
 
 
 def _finish(copy: sqlite3.Connection, manifest: Manifest) -> None:
@@ -107,8 +166,8 @@ def _finish(copy: sqlite3.Connection, manifest: Manifest) -> None:
         )
 
 
-def restore_backup(backup: Path, folder: Path) -> Manifest:
-    """Make a store in `folder` of a backup.
+def restore_backup(backup: Path, folder: Path, blobs: str | Path | None = None) -> Manifest:
+    """Make a store in `folder` of a backup, with the contents of its attachments in `blobs`, or else beside it.
 
     It is another store from then on, with a new id, and every barrel begins a new epoch: whoever followed the old
     ones is sent a snapshot, since what was written after the backup is not here. Seqs stay. What brokers were told
@@ -139,6 +198,12 @@ def restore_backup(backup: Path, folder: Path) -> Manifest:
             copy.execute("PRAGMA synchronous = OFF")
             source.backup(copy, pages=_PAGES)
             _begin_anew(copy)
+            if has_contents(copy):
+                with closing(_new_contents(blobs if blobs is not None else folder / "blobs")) as contents:
+                    restore_contents(copy, source, contents)
+                copy.execute("DROP TABLE contents")
+                copy.commit()
+                copy.execute("VACUUM")
         _keep(aside, target)
     except (OSError, sqlite3.Error) as error:
         raise _refusal(f"The store in {folder} cannot be written", error) from error
@@ -146,6 +211,14 @@ def restore_backup(backup: Path, folder: Path) -> Manifest:
         aside.unlink(missing_ok=True)
         lock.release()
     return manifest
+
+
+def _new_contents(where: str | Path) -> Contents:
+    """A place for contents that holds none yet; Exists where it does."""
+    folder = folder_of(where)
+    if folder is not None and folder.exists() and any(folder.iterdir()):
+        raise Exists(f"{folder} holds contents already", hint="Restore into another folder.")
+    return open_contents(where)
 
 
 def _opened(backup: Path) -> sqlite3.Connection:
@@ -181,6 +254,10 @@ def _begin_anew(copy: sqlite3.Connection) -> None:
         copy.execute("DELETE FROM publishers")
         copy.execute("DELETE FROM meta WHERE key LIKE 'retained:%'")
         copy.execute("DELETE FROM tokens")
+        # Copies of bytes are made anew; uploads on their way are not in the backup.
+        copy.execute("DELETE FROM blob_trash")
+        copy.execute("DELETE FROM uploads")
+        copy.execute("DELETE FROM meta WHERE key = 'blobs'")
 
 
 def _keep(aside: Path, target: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether what a store holds fits together: trees, leaves, bodies, the index, the log, and the counts.
+"""Whether what a store holds fits together: trees, leaves, bodies, the index, the log, counts, and attachments.
 
 Reads one moment of the store from end to end, a document at a time, and changes nothing; mending is in `repairs`.
 """
@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from sqlalchemy import Connection, and_, func, or_, select
 
+from feeds.attachments.stubs import MARK, hashed, split
 from feeds.errors import Damaged
 from feeds.revisions import revision_digest
+from feeds.storage.blobcheck import ContentCheck, RefCheck, stray_problems
 from feeds.storage.indexcheck import IndexCheck
-from feeds.storage.schema import DELETED, MISSING, OWN, barrels, docs, log, paths, revs, shapes
+from feeds.storage.schema import DELETED, MISSING, OWN, barrels, blobs, docs, log, paths, revs, shapes
 from feeds.storage.session import streamed
 from feeds.storage.state import decode, other_leaves
 from feeds.tree import Node, Tree, leaves, ordered_leaves, tree_of
@@ -50,6 +52,9 @@ class Findings:
     index: set[int] = field(default_factory=set)  # barrels
     counts: set[int] = field(default_factory=set)  # barrels
     logs: set[int] = field(default_factory=set)  # barrels
+    refs: set[int] = field(default_factory=set)  # barrels
+    damaged: list[str] = field(default_factory=list)  # places of contents
+    sound: list[str] = field(default_factory=list)  # the same, told as damaged before
 
     def add(self, problem: str) -> None:
         """Tell a problem, as long as there are not too many."""
@@ -79,6 +84,7 @@ class Check:
         except Damaged as error:
             self.found.broken = True
             self.found.add(error.reason)
+        self._contents()
         self._tell(0)
         return self.found
 
@@ -86,9 +92,19 @@ class Check:
         known = connection.execute(select(barrels).order_by(barrels.c.barrel)).all()
         present = [row for row in known if not row.dropped]
         self._total = sum(row.live + row.deleted for row in present)
+        self._total += connection.execute(select(func.count()).select_from(blobs)).scalar() or 0
         for row in present:
             self._barrel(connection, row)
         self._strays(connection, [row.barrel for row in known])
+
+    def _contents(self) -> None:
+        """The bytes of attachments, which do not change: without holding on to that one moment."""
+        check = ContentCheck(self._store)
+        for problem in check.problems(self._tell):
+            self.found.add(problem)
+        self.found.damaged, self.found.sound = check.damaged, check.sound
+        if check.looked_at:
+            self.found.count("contents", check.looked_at)
 
     def _tell(self, documents: int) -> None:
         self._done += documents
@@ -106,9 +122,9 @@ class Check:
 
     def _barrel(self, connection: Connection, row: Any) -> None:
         self.found.count("barrels")
-        index = IndexCheck(connection, row.barrel)
+        index, refs = IndexCheck(connection, row.barrel), RefCheck(connection, row.barrel)
         live = deleted = size = 0
-        for document, stored in self._documents(connection, row):
+        for document, stored in self._documents(connection, row, refs):
             winner = _Document(document, stored).check(row, self.found)
             if winner is None:
                 continue
@@ -120,11 +136,14 @@ class Check:
         for problem in index.problems(row.seq):
             self.found.index.add(row.barrel)
             self.found.add(f"{row.name}: {problem}")
+        for problem in refs.problems():
+            self.found.refs.add(row.barrel)
+            self.found.add(f"{row.name}: {problem}")
         self.found.count("paths", index.rows)
         self._counts(row, {"live": live, "deleted": deleted, "bytes": size})
         self._log(connection, row)
 
-    def _documents(self, connection: Connection, row: Any) -> Iterator[tuple[Any, list[Any]]]:
+    def _documents(self, connection: Connection, row: Any, refs: RefCheck) -> Iterator[tuple[Any, list[Any]]]:
         """Each document with its revisions; revisions without a document are told."""
         stored = streamed(
             connection,
@@ -138,7 +157,7 @@ class Check:
                 at = next(groups, None)
             mine: list[Any] = []
             if at is not None and at[0] == document.doc:
-                mine = list(_with_leaf_bodies(document, at[1]))
+                mine = list(_with_leaf_bodies(document, at[1], refs))
                 at = next(groups, None)
             self.found.count("documents")
             self.found.count("revisions", len(mine))
@@ -190,6 +209,8 @@ class Check:
         number = connection.execute(without.where(shapes.c.shape.is_(None))).scalar()
         if number:
             self.found.add(f"{number} index rows belong to no shape")
+        for problem in stray_problems(connection):
+            self.found.add(problem)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +231,7 @@ class _Rev:
     digest_right: bool
 
 
-def _with_leaf_bodies(document: Any, stored: Iterable[Any]) -> Iterator[_Rev]:
+def _with_leaf_bodies(document: Any, stored: Iterable[Any], refs: RefCheck) -> Iterator[_Rev]:
     """The revisions one by one, so that of all their bodies only the leaves' stay in memory."""
     kept = {(document.generation, document.digest), *(leaf.key for leaf in _others(document))}
     for rev in stored:
@@ -219,8 +240,19 @@ def _with_leaf_bodies(document: Any, stored: Iterable[Any]) -> Iterator[_Rev]:
         right = True
         if body is not None and flags & OWN:
             parent = None if rev.parent is None else f"{rev.generation - 1}-{rev.parent}"
-            right = revision_digest(node.deleted, parent, body) == rev.digest
+            right = _digest(node.deleted, parent, body) == rev.digest
+        if body is not None and body.startswith(MARK):
+            refs.expect(rev.doc, rev.generation, rev.digest, body)
         yield _Rev(node, rev.seq, body if node.key in kept else None, body is not None, right)
+
+
+def _digest(deleted: bool, parent: str | None, body: bytes) -> str | None:
+    """The digest of a revision with this stored body; None where that cannot be read."""
+    try:
+        stubs, text = split(body)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    return revision_digest(deleted, parent, text, hashed(stubs))
 
 
 def _others(document: Any) -> list[Node]:

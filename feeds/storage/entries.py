@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from feeds.rows import LogEntry, Row, with_document
+from feeds.rows import LogEntry, Row, read_moves, with_document
 from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, PURGED
 from feeds.storage.state import change_names, live_count
 
@@ -30,7 +30,7 @@ def bounded(result: Any, limit: int, body: int | None) -> tuple[list[Any], bool]
 
 def log_entry(row: Any) -> LogEntry | None:
     """An entry from a row of `tail`; None when its document was purged since."""
-    seq, document_id, generation, digest, flags, others, entered, gone, at, newest, body, doc = row
+    seq, document_id, generation, digest, flags, others, entered, gone, at, newest, body, doc, attached = row
     purged = bool(flags & PURGED)
     if purged:
         document_id, others = others, None
@@ -53,6 +53,7 @@ def log_entry(row: Any) -> LogEntry | None:
         gone,
         at,
         doc == seq,
+        attached,
     )
 
 
@@ -67,4 +68,6 @@ def row_of(row: Any, docs: bool, bytes_max: int | None = None) -> Row:
         deleted=bool(flags & DELETED),
         expired=bool(flags & EXPIRED),
     )
-    return with_document(told, row[8], bytes_max) if docs else told
+    if row[8] is not None:
+        told.attachments = read_moves(row[8])
+    return with_document(told, row[9], bytes_max) if docs else told

@@ -15,7 +15,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from feeds.errors import BadRequest
-from feeds.paths import Leaf, document_leaves, encode_segment, id_levels, key_path, value_segment
+from feeds.paths import ATTACHMENTS, Leaf, document_leaves, encode_segment, id_levels, key_path, value_segment
 from feeds.patterns import Pattern
 from feeds.rows import FindPage, Found, document_json
 from feeds.storage import ids
@@ -154,20 +154,20 @@ class Finder:
 
     def _checked_part(self, chunk: Sequence[Hit]) -> Iterator[Found]:
         known = self._documents(sorted({hit[2] for hit in chunk}))
-        leaves: dict[int, dict[tuple[str, str], Leaf]] = {}
+        leaves: dict[int, dict[tuple[str, str | bytes], Leaf]] = {}
         accepts = self._acceptor()
-        for _, path, doc, places in chunk:
+        for value, path, doc, places in chunk:
             row = known.get(doc)
             if row is None or (row[7] is not None and row[7] <= self._now):
                 continue
             if doc not in leaves:
-                leaves[doc] = {(leaf[0], leaf[1]): leaf for leaf in document_leaves(_decode(row[8]))}
-            leaf = leaves[doc].get((path, places))
+                leaves[doc] = {_place(leaf): leaf for leaf in document_leaves(_decode(row[9]))}
+            leaf = leaves[doc].get((path, value if path == ATTACHMENTS else places))
             if leaf is None or not accepts(leaf):
                 continue
             hit = Found(row[2], key_path(leaf), leaf[2])
             if self._query.docs:
-                hit.doc = msgspec.Raw(document_json(row[2], f"{row[3]}-{row[4]}", row[8]))
+                hit.doc = msgspec.Raw(document_json(row[2], f"{row[3]}-{row[4]}", row[9]))
             yield hit
 
     def _acceptor(self) -> Callable[[Leaf], bool]:
@@ -217,12 +217,18 @@ class Finder:
             known = self._documents(numbers[begin : begin + _BODIES])
             for hit, number in zip(found[begin : begin + _BODIES], numbers[begin : begin + _BODIES], strict=True):
                 row = known[number]
-                hit.doc = msgspec.Raw(document_json(row[2], f"{row[3]}-{row[4]}", row[8]))
+                hit.doc = msgspec.Raw(document_json(row[2], f"{row[3]}-{row[4]}", row[9]))
 
 
 def matches_path(levels: Sequence[str], place: Sequence[str]) -> bool:
     """Whether a real path's levels fit literal levels and `+`."""
     return len(levels) == len(place) and all(level in ("+", at) for level, at in zip(levels, place, strict=True))
+
+
+def _place(leaf: Leaf) -> tuple[str, str | bytes]:
+    """What tells a leaf from the others of its document: attachments stand side by side under one key."""
+    shape, places, value = leaf
+    return shape, encode_value(value) if shape == ATTACHMENTS else places
 
 
 def _matches_either(pattern: Pattern, place: Sequence[str], leaf: Leaf) -> bool:

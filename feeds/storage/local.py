@@ -43,9 +43,9 @@ class LocalDocuments:
     def put(self, id: str, doc: bytes | str | Mapping[str, Any], *, rev: str | None = None) -> Written:
         """Write the document over what is there; with `rev` (or a `_rev` inside) only over that revision."""
         given = draft(_without_id(id, doc), bytes_max=self._store.settings.document_bytes_max)
-        if given.deleted or given.revisions is not None:
+        if given.deleted or given.revisions is not None or given.attachments is not None:
             raise BadRequest(
-                "A local document has no _deleted and no _revisions",
+                "A local document has no _deleted, no _revisions and no _attachments",
                 hint="Delete it with a delete; it has no history.",
             )
         base = same("_rev", rev, given.rev)

@@ -42,8 +42,9 @@ class Maintenance:
         self._gone_mark: tuple[Any, ...] | None = None  # how far the present lap over `gone` is
         self._gone_due = True
 
-    def round(self) -> dict[str, int]:
-        """One bounded round; what it did, in rows: expired, log, bodies, gone, tokens, dropped."""
+    def round(self, contents: bool = True) -> dict[str, int]:
+        """One bounded round; what it did, in rows: expired, log, bodies, gone, tokens, dropped, uploads, and with
+        `contents` what `Blobs.round` tells."""
         with self._running:
             barrels = self._rows(self._sql.barrels)
             done = {"expired": self._expire(barrels)}
@@ -51,6 +52,9 @@ class Maintenance:
             done["gone"] = self._forget_gone()
             done["tokens"] = self._forget_tokens()
             done["dropped"] = self._clearing.round(ROUND_STEPS)
+            done["uploads"] = self._store.uploads.expire()
+            if contents:
+                done.update(self._store.blobs.round())
             return done
 
     def expire(self, key: int | None = None) -> int:

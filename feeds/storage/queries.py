@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal_column, select, tuple_, update
@@ -18,6 +19,7 @@ DOC_COLUMNS = (
     docs.c.flags,
     docs.c.others,
     docs.c.expires,
+    docs.c.attached,
 )
 
 _NOTHING: Any = literal_column("0")
@@ -104,7 +106,7 @@ class Queries:
             docs.c.seq,
         )
         tail = (
-            select(*log_columns, revs.c.body, log.c.doc)
+            select(*log_columns, revs.c.body, log.c.doc, log.c.attached)
             .select_from(log.outerjoin(docs, same_doc).outerjoin(revs, then))
             .where(log.c.barrel == barrel, log.c.seq > after, log.c.seq <= upto)
             .order_by(log.c.seq)
@@ -246,3 +248,9 @@ class Queries:
         self.hits_back = sql(
             descending.limit(limit).offset(_NOTHING), "shape", "low", "value", "doc", "places", "row_limit"
         )
+
+
+@cache
+def queries_of(statements: Statements) -> Queries:
+    """Those for a dialect, compiled once in a process."""
+    return Queries(statements)

@@ -83,7 +83,7 @@ class Reader:
     def _document(self, wanted: Wanted, row: Any) -> Document:
         if row is None:
             raise Missing(f"{wanted.id!r} was never written here")
-        doc, seq, document_id, generation, digest, flags, others, expires, body = row
+        doc, seq, document_id, generation, digest, flags, others, expires, _, body = row
         leaves = [(generation, digest), *(leaf.key for leaf in other_leaves(others))]
         if wanted.rev is not None:
             revision = Revision.parse(wanted.rev)

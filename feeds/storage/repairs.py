@@ -1,4 +1,5 @@
-"""Mending what a check found and what can be worked out again: leaves, the index, counts, the log's beginning.
+"""Mending what a check found and what can be worked out again: leaves, the index, references, counts, the log's
+beginning.
 
 Bodies are never invented, and revisions never dropped. Each step runs in a transaction of its own on the writer's
 thread, so that it sees what it mends as it is; a large index makes other writers wait.
@@ -14,9 +15,10 @@ import msgspec
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from feeds.errors import SpileError
-from feeds.storage.checks import Findings
+from feeds.storage.blobcheck import extra_refs, missing_refs
+from feeds.storage.checks import Check, CheckReport, Findings, Progress
 from feeds.storage.indexcheck import extra_rows, given_rows, standing_and_left
-from feeds.storage.schema import DELETED, barrels, docs, gone, log, paths, revs, shapes
+from feeds.storage.schema import DELETED, barrels, blob_refs, blobs, docs, gone, log, paths, revs, shapes
 from feeds.storage.session import streamed
 from feeds.storage.state import other_leaves
 from feeds.storage.transaction import Transaction
@@ -26,6 +28,17 @@ if TYPE_CHECKING:
     from feeds.store import Store
 
 _BATCH = 1_000  # index rows that are too many, held while they are dropped
+
+
+def checked(store: Store, repair: bool, progress: Progress | None) -> CheckReport:
+    """Check a store, and mend what can be mended if asked for."""
+    found = Check(store, progress).run()
+    repaired = 0
+    if repair and found.problems and not found.broken:
+        Repair(store).run(found)
+        left = Check(store, progress).run()
+        repaired = max(0, len(found.problems) - len(left.problems))
+    return CheckReport(found.problems, found.counted, repaired)
 
 
 class Repair:
@@ -44,6 +57,10 @@ class Repair:
             self._store.writer.call(partial(_mend_index, barrel), barrel)
         for barrel in sorted(found.logs):
             self._store.writer.call(partial(_mend_log, barrel), barrel)
+        for barrel in sorted(found.refs):
+            self._store.writer.call(partial(_mend_refs, barrel), barrel)
+        self._store.blobs.rows.mark_damaged(found.damaged)
+        self._store.blobs.rows.mark_sound(found.sound)
         for barrel in sorted(found.counts | found.index | barrels_of_leaves):
             self._store.writer.call(partial(_mend_counts, barrel), barrel)
 
@@ -94,6 +111,31 @@ def _mend_index(barrel: int, transaction: Transaction) -> None:
         transaction.session.many(insert, [(work.number(path), *rest) for path, *rest in rows])
     while both := standing_and_left(transaction.connection, barrel, _BATCH):
         transaction.session.many(transaction.statements.delete_gone, both)
+
+
+def _mend_refs(barrel: int, transaction: Transaction) -> None:
+    """Let references be what bodies give, as far as the contents are here."""
+    transaction.release(barrel)
+    transaction.session.patient()
+    connection = transaction.connection
+    extra = list(extra_refs(connection, barrel))
+    missing = list(missing_refs(connection, barrel))
+    for doc, generation, digest, blob in extra:
+        connection.execute(
+            delete(blob_refs).where(
+                blob_refs.c.barrel == barrel,
+                blob_refs.c.doc == doc,
+                blob_refs.c.generation == generation,
+                blob_refs.c.digest == digest,
+                blob_refs.c.blob == blob,
+            )
+        )
+    for begin in range(0, len(missing), _BATCH):
+        batch = missing[begin : begin + _BATCH]
+        here = connection.execute(select(blobs.c.digest).where(blobs.c.digest.in_({ref[3] for ref in batch})))
+        known = {row[0] for row in here}
+        rows = [(barrel, *ref) for ref in batch if ref[3] in known]
+        transaction.session.many(transaction.statements.insert_missing(blob_refs), rows)
 
 
 def _mend_counts(barrel: int, transaction: Transaction) -> None:

@@ -154,11 +154,11 @@ class Replay:
         bodies = self._docs or self._filter is not None
         queries, limit = self._queries, _PAGE if bodies else _PAGE_PLAIN
         statement = queries.changes_with_docs if bodies else queries.changes
-        rows, more = self._page(statement, 8 if bodies else None, limit)
+        rows, more = self._page(statement, 9 if bodies else None, limit)
         for row in rows:
             paths = None
             if self._filter is not None:
-                paths = self._filter.matching(row[2], row[8], bool(row[5] & DELETED))
+                paths = self._filter.matching(row[2], row[9], bool(row[5] & DELETED))
                 if not paths:
                     continue
             self._add(row, paths)
@@ -180,7 +180,7 @@ class Replay:
             told.removed = True
         elif self._since and self._matches is not None and row[0] not in self._stood:
             told.entered = True
-        size = len(row[8]) if self._docs and row[8] is not None and not told.doc_omitted else 0
+        size = len(row[9]) if self._docs and row[9] is not None and not told.doc_omitted else 0
         self._ready.append((told, size))
 
     def _by_index(self, patterns: Sequence[Pattern]) -> list[tuple[int, int]] | None:
@@ -252,13 +252,13 @@ class Replay:
         self._match_at += len(chunk)
         numbers = self._queries.as_list([doc for _, doc in chunk])
         found = {row[0]: row for row in self._rows(self._queries.docs_by_number, self._barrel, numbers)}
-        small = sum(len(row[8] or b"") for row in found.values()) < PAGE_BYTES_MAX // 4
+        small = sum(len(row[9] or b"") for row in found.values()) < PAGE_BYTES_MAX // 4
         self._chunk = min(_PAGE, self._chunk * 2) if small else max(1, self._chunk // 2)
         for seq, doc in chunk:
             row = found.get(doc)
             if row is None:
                 continue  # purged meanwhile
-            paths = self._filter.matching(row[2], row[8], bool(row[5] & DELETED))
+            paths = self._filter.matching(row[2], row[9], bool(row[5] & DELETED))
             if row[1] == seq and paths:
                 self._add(row, paths)
             elif not paths and self._leaves:
@@ -299,13 +299,13 @@ class Replay:
             (self._stood if self._stood_before(entry, doc, gone) else self._came).add(doc)
             if not gone or present is None:
                 return
-            if self._filter.matching(present[2], present[8], bool(present[5] & DELETED)):
+            if self._filter.matching(present[2], present[9], bool(present[5] & DELETED)):
                 return  # it came back, and is told at its newest seq
             # Told where it left, since a cursor may stop short of its newest change, and as it is now.
             paths = []
             told = row_of(present, self._docs, self._bytes_max)
             told.seq = entry.seq
-            size = len(present[8] or b"")
+            size = len(present[9] or b"")
         told.paths = paths or gone
         told.removed = not paths
         self._ready.append((told, size if self._docs else 0))
@@ -353,9 +353,9 @@ def changes_back(
     while upto > after and (limit is None or len(found) < limit):
         page = _PAGE if limit is None else min(_PAGE, limit - len(found) + 1)
         result = connection.exec_driver_sql(statement, (barrel, after, upto, page))
-        rows, more = bounded(result, page, 8 if docs or filtered else 0)
+        rows, more = bounded(result, page, 9 if docs or filtered else 0)
         for row in rows:
-            paths = None if filtered is None else filtered.matching(row[2], row[8], bool(row[5] & DELETED))
+            paths = None if filtered is None else filtered.matching(row[2], row[9], bool(row[5] & DELETED))
             if paths == [] or (limit is not None and len(found) >= limit):
                 continue
             told = row_of(row, docs)

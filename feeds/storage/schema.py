@@ -72,6 +72,7 @@ docs = Table(
     Column("flags", SmallInteger, nullable=False),  # DELETED, EXPIRED
     Column("others", Text),  # the leaves beside the winner, as JSON [[generation, digest, deleted], …]
     Column("expires", Float),  # Unix time in seconds
+    Column("attached", LargeBinary),  # JSON of the attachments that came, changed and went with the newest change
     sqlite_with_rowid=False,
 )
 Index("uq_docs_barrel_id", docs.c.barrel, docs.c.id, unique=True)
@@ -94,7 +95,7 @@ revs = Table(
     Column("parent", Bytewise),  # digest of the parent, one generation below; it may be stemmed away
     Column("flags", SmallInteger, nullable=False),  # DELETED, MISSING, OWN
     Column("seq", BigInteger, nullable=False),  # at which it was stored here
-    Column("body", LargeBinary),  # canonical JSON; NULL when missing or compacted
+    Column("body", LargeBinary),  # see feeds/attachments/stubs.py; NULL when missing or compacted
     sqlite_with_rowid=False,
 )
 
@@ -111,6 +112,7 @@ log = Table(
     Column("entered", LargeBinary),  # JSON [path, …] new with this change; NULL with FRESH: all of them
     Column("gone", LargeBinary),  # JSON [[path, value], …] that stood before, and no more
     Column("at", BigInteger, nullable=False),  # Unix time in milliseconds
+    Column("attached", LargeBinary),  # as in `docs`, of this change
     sqlite_with_rowid=False,
 )
 
@@ -204,10 +206,64 @@ locks = Table(
     sqlite_with_rowid=False,
 )
 
+# The contents of attachments: one row for the same bytes, wherever they are attached.
+blobs = Table(
+    "blobs",
+    metadata,
+    Column("digest", Bytewise, primary_key=True),  # sha256, 64 lower hex digits
+    Column("md5", Bytewise, nullable=False),  # base64
+    Column("length", BigInteger, nullable=False),
+    Column("place", Bytewise, nullable=False, unique=True),  # where `feeds.blobs` has them; never used again
+    Column("at", Float, nullable=False),  # Unix time in seconds at which they were stored last
+    Column("flags", SmallInteger, nullable=False),  # DAMAGED
+    sqlite_with_rowid=False,
+)
+Index("ix_blobs_md5", blobs.c.md5)
+
+# Which revision's body names which content. Rows may outlive the body, and never come later than it.
+blob_refs = Table(
+    "blob_refs",
+    metadata,
+    Column("barrel", BarrelKey, primary_key=True, autoincrement=False),
+    Column("doc", BigInteger, primary_key=True, autoincrement=False),
+    Column("generation", Integer, primary_key=True, autoincrement=False),
+    Column("digest", Bytewise, primary_key=True),  # of the revision
+    Column("blob", Bytewise, ForeignKey("blobs.digest"), primary_key=True),
+    sqlite_with_rowid=False,
+)
+Index("ix_blob_refs_blob_barrel", blob_refs.c.blob, blob_refs.c.barrel)
+
+# Copies that nobody is led to any more, until their bytes are gone.
+blob_trash = Table(
+    "blob_trash",
+    metadata,
+    Column("place", Bytewise, primary_key=True),
+    Column("at", Float, nullable=False),  # Unix time in seconds
+    sqlite_with_rowid=False,
+)
+
+# Contents on their way in, so that a client may go on with one later.
+uploads = Table(
+    "uploads",
+    metadata,
+    Column("id", Bytewise, primary_key=True),
+    Column("barrel", BarrelKey, nullable=False),
+    Column("who", Bytewise, nullable=False),
+    Column("created", Float, nullable=False),  # Unix time in seconds
+    Column("touched", Float, nullable=False),
+    Column("length", BigInteger),  # as announced
+    Column("sha256", Bytewise),  # as announced
+    Column("state", Bytewise, nullable=False, unique=True),  # by which `feeds.blobs` goes on with it
+    Column("blob", Bytewise),  # the content, once it is finished
+    sqlite_with_rowid=False,
+)
+Index("ix_uploads_touched", uploads.c.touched)
+
 DELETED = 1
 EXPIRED = 2
 MISSING = 4
 FRESH = 8  # no winner lived before: every path of the new one came with this change
 CONFLICTS = 16  # the set of live leaves beside the winner changed
 PURGED = 32
+DAMAGED = 1  # of a content: its copy cannot be read
 OWN = 64  # a revision that was made here, so that its digest can be worked out again

@@ -22,7 +22,7 @@ encode = msgspec.json.Encoder().encode
 class DocState:
     """One document: its leaves with the winner first, and the winner's body."""
 
-    __slots__ = ("body", "doc", "expired", "expires", "id", "leaves", "paths", "seq", "skipped", "stored")
+    __slots__ = ("attached", "body", "doc", "expired", "expires", "id", "leaves", "paths", "seq", "skipped", "stored")
 
     def __init__(self, doc: int, document_id: str, seq: int, leaves: Sequence[Node], stored: bool) -> None:
         self.doc = doc
@@ -31,6 +31,7 @@ class DocState:
         self.leaves = leaves
         self.stored = stored  # whether the row is in the database yet
         self.body: bytes | None = None
+        self.attached: bytes | None = None  # what the newest change did to attachments
         self.expires: float | None = None
         self.expired = False  # whether the newest change was an expiry
         self.paths: dict[PathKey, Leaf] | None = None  # of the winner, worked out when asked

@@ -141,7 +141,7 @@ class Statements:
         )
 
         self.insert_doc = self.insert(docs)
-        changed = [docs.c[name] for name in ("seq", "generation", "digest", "flags", "others", "expires")]
+        changed = [docs.c[name] for name in ("seq", "generation", "digest", "flags", "others", "expires", "attached")]
         self.update_doc = self.many(
             lambda each: (
                 update(docs)

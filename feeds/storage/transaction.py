@@ -71,6 +71,10 @@ class Writes:
             if answered is not None:
                 return answered
         work.fetch([write.id for write in self.writes])  # read already, unless the work was begun anew meanwhile
+        attached = [write.attachments for write in self.writes if write.attachments is not None]
+        if attached:
+            given = [each for attachments in attached for each in attachments.values()]
+            work.holdings.hold(each.content.sha256 for each in given if each is not None and each.content is not None)
         outcomes: list[Outcome] = []
         for write in self.writes:
             try:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from feeds.attachments.stubs import MARK, moves, stubs_of
 from feeds.barrels import settings_of
 from feeds.errors import Damaged
 from feeds.paths import leaf_path
 from feeds.storage.expiry import expiry_time
+from feeds.storage.holdings import BarrelHoldings
 from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, MISSING, PURGED
 from feeds.storage.session import Session
 from feeds.storage.shapes import ShapeNumbers
@@ -57,6 +59,7 @@ class BarrelWork:
         self.seq, self.live, self.deleted, self.bytes, self.forgotten, self.skipped = row[:6]
         self.settings = settings_of(row[6])
         self.epoch: str = row[7]
+        self.holdings = BarrelHoldings(session, statements, barrel)
         self.head_before = self.seq
         self._numbers = shapes.known(barrel)
         self._expires = self.settings.ttl is not None or self.settings.ttl_field is not None
@@ -150,6 +153,8 @@ class BarrelWork:
             *(self.barrel, doc, node.generation, node.digest, node.parent, flags, seq),
             body,
         )
+        if body is not None and body.startswith(MARK):
+            self.holdings.refer(doc, node.key, body)
 
     def heal_rev(self, state: DocState, node: Node, seq: int, body: bytes | None) -> None:
         """Store what is known now of a revision: its parent, or (with a body) that it is missing no more."""
@@ -162,6 +167,8 @@ class BarrelWork:
             self._rev_links.append((node.parent, self.barrel, *key))
         else:
             self._rev_updates.append((self.barrel, *key, node.parent, DELETED if node.deleted else 0, seq, body))
+        if body is not None and body.startswith(MARK):
+            self.holdings.refer(state.doc, node.key, body)
 
     def change(
         self,
@@ -196,6 +203,7 @@ class BarrelWork:
                 self._grown[state.doc] = (state, old_winner.generation)
         entered: bytes | None = None
         gone: bytes | None = None
+        state.attached = None
         expired = expired and winner.deleted  # a conflict that lives on stands for the document
         flags = (DELETED if winner.deleted else 0) | (EXPIRED if expired else 0)
         if old_winner is None or old_winner.key != winner.key:
@@ -205,6 +213,8 @@ class BarrelWork:
                 data = {} if winner.deleted else decode(body)
             if not was_live and not winner.deleted:
                 flags |= FRESH
+            if body.startswith(MARK) or (state.body is not None and state.body.startswith(MARK)):
+                state.attached = self._told_attachments(state, was_live, winner, body)
             if was_known:
                 entered, gone = self._move_paths(state, document_id, body, {} if winner.deleted else data, seq)
             elif not winner.deleted:
@@ -233,10 +243,15 @@ class BarrelWork:
                     flags,
                     others_column(leaves),
                 ),
-                *(entered, gone, int(self.now * 1000)),
+                *(entered, gone, int(self.now * 1000), state.attached),
             )
         )
         return state
+
+    def _told_attachments(self, state: DocState, was_live: bool, winner: Node, body: bytes) -> bytes | None:
+        """What changes for readers when this winner and its body take the place of the state's."""
+        told = moves(stubs_of(state.body) if was_live else {}, {} if winner.deleted else stubs_of(body))
+        return None if told is None else encode(told)
 
     def _count(self, was_known: bool, was_live: bool, deleted: bool, old_bytes: int, new_bytes: int) -> None:
         self.bytes += (0 if deleted else new_bytes) - old_bytes
@@ -291,7 +306,7 @@ class BarrelWork:
         self._log.append(
             (
                 *(self.barrel, self.seq, state.doc, winner.generation, winner.digest, flags, document_id),
-                *(None, encode(gone) if gone else None, int(self.now * 1000)),
+                *(None, encode(gone) if gone else None, int(self.now * 1000), None),
             )
         )
 
@@ -312,6 +327,7 @@ class BarrelWork:
         run(sql.insert_rev, list(self._revs.values()))
         run(sql.upsert_rev, self._rev_updates)
         run(sql.link_rev, self._rev_links)
+        self.holdings.flush()
         run(sql.insert_log, self._log)
         run(sql.insert_path, self._path_inserts)
         run(sql.delete_path, [key for key, seq in self._path_ops.items() if seq is None])
@@ -341,7 +357,7 @@ class BarrelWork:
         flags = (DELETED if winner.deleted else 0) | (EXPIRED if state.expired else 0)
         return (
             *(self.barrel, state.doc, state.id, state.seq, winner.generation, winner.digest, flags),
-            *(others_column(state.leaves), state.expires),
+            *(others_column(state.leaves), state.expires, state.attached),
         )
 
     def _trim(self) -> None:

@@ -21,6 +21,7 @@ from sqlalchemy.exc import DBAPIError
 
 from feeds.body import DOCUMENT_BYTES_MAX
 from feeds.errors import Damaged, Overloaded, SpileError, Unavailable
+from feeds.limits import WAITING_MAX
 from feeds.storage.database import Database
 from feeds.storage.refusals import LOST, is_lost, is_repeatable, translate
 from feeds.storage.session import Session
@@ -31,7 +32,6 @@ from feeds.writes import Outcome, Token, Write
 
 logger = logging.getLogger("spile.writer")
 
-WAITING_MAX = 20_000  # writes in the queue; beyond it callers are told at once rather than made to wait
 WAITING_BYTES_MAX = 128 * 1024 * 1024
 _LARGE_GROUP = 200  # writes
 GROUP_MAX = 2_000  # writes of one transaction: longer ones make everybody wait without being faster

@@ -67,7 +67,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "infinity": (b'{"a":-Infinity}', "Infinity at byte 6"),
     "a reserved field": (b'{"_a":1}', "'_a' is reserved"),
     "a long reserved field": (b'{"_%b":1}' % (b"k" * 70_000), "is reserved"),
-    "attachments": (b'{"_attachments":{}}', "'_attachments' is reserved"),
+    "attachments": (b'{"_attachments":[]}', "_attachments must be an object"),
     "a history": (b'{"_revisions":{"start":1,"ids":["a"]}}', "replicated writes only"),
     "a revision that is none": (b'{"_rev":"x"}', "not a revision"),
     "a revision that is no text": (b'{"_rev":null}', "_rev must be text, not null"),

@@ -280,7 +280,7 @@ def test_reserved_fields_are_taken_off() -> None:
 @pytest.mark.parametrize(
     "field",
     [
-        *({"_x": 1}, {"_": 1}, {"_attachments": {}}, {"_deleted": "yes"}, {"_rev": 1}, {"_id": None}, {"_id": "_x"}),
+        *({"_x": 1}, {"_": 1}, {"_attachments": []}, {"_deleted": "yes"}, {"_rev": 1}, {"_id": None}, {"_id": "_x"}),
         *({"_revisions": value} for value in (None, {}, {"start": 1, "ids": []}, {"start": 1, "ids": ["a", "b"]})),
         *({"_revisions": value} for value in ({"start": "1", "ids": ["a"]}, {"start": 1, "ids": [1]})),
     ],

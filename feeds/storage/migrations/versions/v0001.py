@@ -44,6 +44,7 @@ def upgrade() -> None:
         sa.Column("flags", sa.SmallInteger(), nullable=False),
         sa.Column("others", sa.Text(), nullable=True),
         sa.Column("expires", sa.Float(), nullable=True),
+        sa.Column("attached", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("barrel", "doc", name="pk_docs"),
         sqlite_with_rowid=False,
     )
@@ -88,6 +89,7 @@ def upgrade() -> None:
         sa.Column("entered", sa.LargeBinary(), nullable=True),
         sa.Column("gone", sa.LargeBinary(), nullable=True),
         sa.Column("at", sa.BigInteger(), nullable=False),
+        sa.Column("attached", sa.LargeBinary(), nullable=True),
         sa.PrimaryKeyConstraint("barrel", "seq", name="pk_log"),
         sqlite_with_rowid=False,
     )
@@ -170,3 +172,51 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("broker", "barrel", name="pk_publishers"),
         sqlite_with_rowid=False,
     )
+    op.create_table(
+        "blobs",
+        sa.Column("digest", bytewise(), nullable=False),
+        sa.Column("md5", bytewise(), nullable=False),
+        sa.Column("length", sa.BigInteger(), nullable=False),
+        sa.Column("place", bytewise(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("flags", sa.SmallInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("digest", name="pk_blobs"),
+        sa.UniqueConstraint("place", name="uq_blobs_place"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_blobs_md5", "blobs", ["md5"], unique=False)
+    op.create_table(
+        "blob_refs",
+        sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("doc", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("generation", sa.Integer(), autoincrement=False, nullable=False),
+        sa.Column("digest", bytewise(), nullable=False),
+        sa.Column("blob", bytewise(), nullable=False),
+        sa.ForeignKeyConstraint(["blob"], ["blobs.digest"], name="fk_blob_refs_blob"),
+        sa.PrimaryKeyConstraint("barrel", "doc", "generation", "digest", "blob", name="pk_blob_refs"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_blob_refs_blob_barrel", "blob_refs", ["blob", "barrel"], unique=False)
+    op.create_table(
+        "blob_trash",
+        sa.Column("place", bytewise(), nullable=False),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("place", name="pk_blob_trash"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
+        "uploads",
+        sa.Column("id", bytewise(), nullable=False),
+        sa.Column("barrel", sa.Integer(), nullable=False),
+        sa.Column("who", bytewise(), nullable=False),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.Column("touched", sa.Float(), nullable=False),
+        sa.Column("length", sa.BigInteger(), nullable=True),
+        sa.Column("sha256", bytewise(), nullable=True),
+        sa.Column("state", bytewise(), nullable=False),
+        sa.Column("blob", bytewise(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name="pk_uploads"),
+        sa.UniqueConstraint("state", name="uq_uploads_state"),
+        sqlite_with_rowid=False,
+    )
+    op.create_index("ix_uploads_touched", "uploads", ["touched"], unique=False)

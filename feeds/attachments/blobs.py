@@ -1,0 +1,333 @@
+"""The contents of a store's attachments: kept once each, read by their digest, collected when nobody names them.
+
+Rows are in `feeds.storage`, bytes in `feeds.blobs`, which is opened when it is first needed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import threading
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from feeds.attachments.given import Given
+from feeds.attachments.stubs import Content
+from feeds.blobs.contents import LOST, Contents, Stored
+from feeds.errors import BadRequest, NotFound, SpileError
+from feeds.limits import BLOBS_KEPT
+from feeds.storage.blobrows import Blob, StoredBlobs
+from feeds.storage.collector import Collector
+from feeds.storage.database import Database
+from feeds.storage.statements import Statements
+from feeds.storage.writer import Writer
+
+logger = logging.getLogger("spile.blobs")
+
+LEFTOVERS_EVERY = 3600.0  # seconds
+SCRUB_BYTES = 64 * 1024 * 1024  # of one round of upkeep: a minute's share of a disk that has other work to do
+_TOGETHER = 32  # small contents on their way to the disk at once: they share its syncs
+
+Where = Contents | Path | str
+
+
+class Blobs:
+    """The contents of one store. Thread-safe; everything blocks."""
+
+    def __init__(
+        self,
+        database: Database,
+        statements: Statements,
+        writer: Writer,
+        clock: Callable[[], float],
+        where: Where | None,
+        kept: float = BLOBS_KEPT,
+    ) -> None:
+        self.rows = StoredBlobs(database, statements, writer, clock)
+        self.collector = Collector(self, database, statements, writer, clock, kept)
+        self._clock = clock
+        self._where = where
+        self._kept = kept
+        self._guard = threading.Lock()
+        self._opening = threading.Lock()
+        self._contents: Contents | None = None
+        self._threads: ThreadPoolExecutor | None = None
+        self._reading: Counter[str] = Counter()
+        self._leftovers_at = clock()
+
+    # -- where they are
+
+    @property
+    def is_there(self) -> bool:
+        """Whether this store was opened with a place for contents."""
+        return self._where is not None
+
+    @property
+    def contents(self) -> Contents:
+        """Where the bytes are; opened at the first call. BadRequest where the store has no such place, or where it
+        is another one than before; StoreLocked while another process has it open."""
+        with self._opening:
+            if self._contents is None:
+                self._contents = self._open()
+            return self._contents
+
+    def _open(self) -> Contents:
+        if self._where is None:
+            raise BadRequest(
+                "This store has no place for attachments",
+                hint="Open it with `blobs`, a folder or the URL of an object store.",
+            )
+        from feeds.blobs.opening import open_contents
+
+        own = isinstance(self._where, (str, Path))
+        contents = open_contents(self._where) if isinstance(self._where, (str, Path)) else self._where
+        try:
+            self.rows.belong_to(contents.identity)
+        except BaseException:
+            if own:
+                contents.close()
+            raise
+        return contents
+
+    def close(self) -> None:
+        """Let go of the bytes; what is on its way in is lost."""
+        with self._guard:
+            threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown()
+        with self._opening:
+            contents, self._contents = self._contents, None
+        if contents is not None:
+            contents.close()
+
+    # -- in
+
+    def keep(self, parts: Sequence[bytes]) -> list[Content]:
+        """Store contents that are at hand; those that are here already are not stored again."""
+        digests = [sha256(part).hexdigest() for part in parts]
+        there = self._still_kept(digests)
+        new = {digest: part for digest, part in zip(digests, parts, strict=True) if digest not in there}
+        if len(new) > 1:
+            stored = list(self._pool().map(self._store, new.values()))
+        else:
+            stored = [self._store(part) for part in new.values()]
+        if stored:
+            there.update((content.sha256, content) for content in self.adopt(stored))
+        return [there[digest] for digest in digests]
+
+    def _still_kept(self, digests: Sequence[str]) -> dict[str, Content]:
+        """Those that are here, sound, and stay so for a while."""
+        found = {digest: blob for digest, blob in self.rows.find(digests).items() if not blob.is_damaged}
+        recent = self._clock() - self._kept / 2
+        old = [digest for digest, blob in found.items() if blob.at < recent]
+        if old:
+            renewed = self.rows.renew(old)
+            found = {digest: blob for digest, blob in found.items() if blob.at >= recent or digest in renewed}
+        return {digest: blob.content for digest, blob in found.items()}
+
+    def _store(self, data: bytes) -> Stored:
+        with self.contents.begin(len(data)) as incoming:
+            incoming.write(data)
+            return incoming.finish()
+
+    def _pool(self) -> ThreadPoolExecutor:
+        with self._guard:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(_TOGETHER, "spile-attachments")
+            return self._threads
+
+    def receive(
+        self, pieces: Iterable[bytes], *, length: int | None = None, announced: Given | None = None
+    ) -> Content:
+        """Store a content that comes in pieces; `length` is how long it has to be, `announced` what else it has to
+        agree with. Whatever hinders that, nothing of it stays."""
+        with self.contents.begin(length) as incoming:
+            for piece in pieces:
+                incoming.write(piece)
+            stored = incoming.finish()
+        return self.accept(stored, announced)
+
+    def accept(self, stored: Stored, announced: Given | None = None, what: str = "upload") -> Content:
+        """Take a complete copy that agrees with what was announced; any other is removed, and refused."""
+        content = content_of(stored)
+        if announced is not None:
+            try:
+                announced.check(what, content)
+            except SpileError:
+                self._drop([stored.place])
+                raise
+        return self.adopt([stored])[0]
+
+    def adopt(self, stored: Sequence[Stored]) -> list[Content]:
+        """Remember complete copies; those of contents that are here already are removed."""
+        contents = [content_of(each) for each in stored]
+        copies = {content.sha256: (content, each.place) for content, each in zip(contents, stored, strict=True)}
+        doubles = [each.place for each in stored]
+        for _, place in copies.values():
+            doubles.remove(place)
+        self._drop(doubles + self.rows.keep(copies))
+        return contents
+
+    def _drop(self, places: Sequence[str]) -> None:
+        """Remove copies that nobody was led to. What cannot be removed now is found by `leftovers`."""
+        for place in places:
+            try:
+                self.contents.remove(place)
+            except SpileError as error:
+                logger.warning("a copy that is not needed stays for now: %s", error)
+
+    # -- out
+
+    def find(self, digest: str) -> Blob:
+        """The content with this sha256 in hex; NotFound if it is not here."""
+        found = self.rows.find([digest]).get(digest)
+        if found is None:
+            raise NotFound(f"The content sha256-{digest} is not here", hint="Store it again.")
+        return found
+
+    def read(self, digest: str, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """Bytes of a content, verified, in pieces of at most 1 MiB; BadRequest for a range that it does not have.
+
+        One that turns out to be damaged is remembered as such, so that storing the same again mends it.
+        """
+        blob = self.find(digest)
+        if not 0 <= offset <= blob.content.length or (length is not None and not length >= 0):
+            raise BadRequest(
+                f"The content has {blob.content.length} bytes, and the range begins at {offset}",
+                hint="Ask for a range within it.",
+                length=blob.content.length,
+            )
+        end = blob.content.length if length is None else min(offset + length, blob.content.length)
+        return self._pieces(blob, offset, end)
+
+    def _pieces(self, blob: Blob, offset: int, end: int) -> Iterator[bytes]:
+        while offset < end:
+            try:
+                with self._in_use(blob.place):
+                    for piece in self.contents.read(blob.place, offset, end - offset):
+                        yield piece
+                        offset += len(piece)
+            except LOST as error:
+                blob = self._lost(blob, error)
+
+    def _lost(self, blob: Blob, error: SpileError) -> Blob:
+        """Another copy of a content that cannot be read, if there is one by now."""
+        again = self.rows.find([blob.content.sha256]).get(blob.content.sha256)
+        if again is None:
+            raise NotFound(f"The content {blob.content.digest} was given up while it was read") from error
+        if again.place != blob.place:
+            return again
+        self.rows.mark_damaged([blob.place])
+        raise type(error)(
+            f"The content {blob.content.digest} is damaged: {error.reason}",
+            hint="Attach the same file again, which mends it everywhere, or restore a backup.",
+            digest=blob.content.digest,
+        ) from error
+
+    @contextmanager
+    def _in_use(self, place: str) -> Iterator[None]:
+        with self._guard:
+            self._reading[place] += 1
+        try:
+            yield
+        finally:
+            with self._guard:
+                self._reading[place] -= 1
+                if not self._reading[place]:
+                    del self._reading[place]
+
+    # -- upkeep
+
+    def remove(self, places: Sequence[str]) -> list[str]:
+        """Remove the bytes of copies that stand in the trash, but for those that are being read; which are gone."""
+        gone: list[str] = []
+        with self._held(fcntl.LOCK_EX | fcntl.LOCK_NB) as is_free:
+            for place in places if is_free else ():
+                with self._guard:
+                    if place in self._reading:
+                        continue
+                try:
+                    self.contents.remove(place)
+                except SpileError as error:
+                    logger.warning("the bytes of a content that nobody names stay for now: %s", error)
+                    break
+                gone.append(place)
+        return gone
+
+    @contextmanager
+    def holding(self) -> Iterator[None]:
+        """Nothing is removed for good meanwhile, by whichever process of this machine."""
+        with self._held(fcntl.LOCK_SH):
+            yield
+
+    @contextmanager
+    def readable(self) -> Iterator[Contents | None]:
+        """The bytes for a backup, while nothing is removed; None where attachments were never used."""
+        if self._where is None or not self.rows.is_used():
+            yield None
+            return
+        with self.holding():
+            yield self.contents
+
+    @contextmanager
+    def _held(self, how: int) -> Iterator[bool]:
+        """With a lock between those who remove and those who need that everything stays."""
+        folder = folder_of(self._where)
+        if folder is None or not folder.is_dir():
+            yield True
+            return
+        with hold(folder, how) as is_mine:
+            yield is_mine
+
+    def round(self) -> dict[str, int]:
+        """A bounded part of upkeep: collecting, scrubbing, and once in an hour what crashes left."""
+        done = {"blob_refs": 0, "blobs": 0, "blobs_removed": 0, "blobs_damaged": 0, "blob_leftovers": 0}
+        if self._where is None or not self.rows.is_used():
+            return done
+        done.update(self.collector.round())
+        scrubbed = self.contents.scrub(SCRUB_BYTES)
+        done["blobs_damaged"] = self.rows.mark_damaged(scrubbed.damaged)
+        if self._clock() - self._leftovers_at >= LEFTOVERS_EVERY:
+            self._leftovers_at = self._clock()
+            done["blob_leftovers"] = self.contents.leftovers(self.rows.known)
+        return done
+
+    def stats(self) -> Mapping[str, Any]:
+        """Plain values for metrics, of what is open."""
+        with self._opening:
+            return {} if self._contents is None else self._contents.stats()
+
+
+def content_of(stored: Stored) -> Content:
+    """What a complete copy is, wherever it is."""
+    return Content(stored.sha256.hex(), b64encode(stored.md5).decode(), stored.length)
+
+
+def folder_of(where: Where | None) -> Path | None:
+    """The folder of this machine that contents are in, if that is where they are."""
+    if isinstance(where, Path):
+        return where
+    return Path(where) if isinstance(where, str) and "://" not in where else None
+
+
+@contextmanager
+def hold(folder: Path, how: int) -> Iterator[bool]:
+    """A lock of `flock`'s on a folder of contents: shared by those who need that all stays, exclusive for those who
+    remove; whether it is held, where it was not waited for. It ends with its process."""
+    handle = os.open(folder / "hold", os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(handle, how)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
