@@ -73,7 +73,7 @@ def test_a_refusal_names_the_operator_and_the_place(selector: Any, reason: str) 
     assert refusal(selector) == reason
 
 
-@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800", {"\udfff": 1}, {1, 2}, object(), b"a"], ids=repr)
+@pytest.mark.parametrize("value", [2**64, -(2**63) - 1, "\ud800", {"\udfff": 1}, {1, 2}, Ellipsis, b"a"], ids=repr)
 def test_what_json_cannot_hold_is_refused(value: Any) -> None:
     for selector in ({"a": value}, {"a": {"$in": [value]}}):
         assert refusal(selector)
