@@ -115,7 +115,7 @@ class RequestDesk:
                 outcome.set_result(None)
             self._make_room()
 
-        self._slowed.hold(acknowledge)
+        self._slowed.hold(acknowledge, client.name)
         return outcome
 
     def _start(self, client: Client, topic: str, work: Any) -> asyncio.Future[None]:

@@ -1,14 +1,15 @@
 """Refusals that wait for a moment before they are told, so that who asks again and again is slowed by that.
 
-They go out in order: as there is room for what their clients will ask next, and at an even rate besides. What
-refusing costs does not grow with the number of those refused, and who is told together does not come again together.
+They go out client by client, in the order in which those began to wait: as there is room for what they will ask next,
+and at an even rate besides. What refusing costs does not grow with the number of those refused, and what one client is
+told together, and asks next, crosses the network together.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable
 from typing import Final
 
 PER_S: Final = 500
@@ -58,21 +59,25 @@ class Holding:
         self._room = room
         self._least_s = least_s
         self._pace = Pace(per_s, most_s)
-        self._held: deque[tuple[float, Callable[[], None]]] = deque()
+        self._held: OrderedDict[Hashable, deque[tuple[float, Callable[[], None]]]] = OrderedDict()
+        self._telling: deque[tuple[float, Callable[[], None]]] = deque()  # of the client whose turn it is
+        self._count = 0
         self._looked_at = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        return len(self._held)
+        return self._count
 
-    def hold(self, tell: Callable[[], None]) -> None:
-        """Call `tell` in a moment; at once where too many are held already."""
-        if len(self._held) >= self.places:
+    def hold(self, tell: Callable[[], None], whom: Hashable = None) -> None:
+        """Call `tell` in a moment; at once where too many are held already. What is for the same client goes out
+        together; without `whom` it is one of its own."""
+        if self._count >= self.places:
             tell()
             return
         loop = asyncio.get_running_loop()
         now = loop.time()
-        self._held.append((now, tell))
+        self._held.setdefault(tell if whom is None else whom, deque()).append((now, tell))
+        self._count += 1
         if self._timer is None:
             self._looked_at = now + self._least_s - TICK_S
             self._timer = loop.call_later(self._least_s, self._tell)
@@ -85,16 +90,27 @@ class Holding:
 
     def let_go(self) -> None:
         """Tell all that are held, now."""
-        while self._held:
-            self._held.popleft()[1]()
+        while self._count:
+            self._tell_next()
 
     def _tell(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
-        held = self._held
-        count = self._pace.told(len(held), now - self._looked_at, self._room())
+        count = self._pace.told(self._count, now - self._looked_at, self._room())
         self._looked_at = now
-        while count and held and held[0][0] + self._least_s <= now:
+        while count and self._count and self._next()[0] + self._least_s <= now:
             count -= 1
-            held.popleft()[1]()
-        self._timer = loop.call_later(TICK_S, self._tell) if held else None
+            self._tell_next()
+        self._timer = loop.call_later(TICK_S, self._tell) if self._count else None
+
+    def _next(self) -> tuple[float, Callable[[], None]]:
+        # Who is held anew while its turn lasts has another one, behind the others.
+        if not self._telling:
+            self._telling = self._held.popitem(last=False)[1]
+        return self._telling[0]
+
+    def _tell_next(self) -> None:
+        _, tell = self._next()
+        self._telling.popleft()
+        self._count -= 1
+        tell()

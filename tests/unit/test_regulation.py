@@ -317,6 +317,26 @@ async def test_beyond_its_places_nothing_is_held() -> None:
     assert len(holding) == 0
 
 
+async def test_what_is_held_for_one_client_goes_out_together_and_nobody_is_passed_over() -> None:
+    told: list[str] = []
+    holding = Holding(20, lambda: 8, per_s=0.0, least_s=0.0)  # two for each look at the room
+
+    def hold(name: str, again: bool = False) -> None:
+        def tell() -> None:
+            told.append(name)
+            if again:
+                hold(name)
+
+        holding.hold(tell, name)
+
+    for name in "abcab":
+        hold(name, again=name == "a")
+    async with asyncio.timeout(5):
+        while len(holding):
+            await asyncio.sleep(0)
+    assert "".join(told) == "aabbcaa"
+
+
 # All of it together
 
 
