@@ -1,8 +1,8 @@
 """Refusals that wait for a moment before they are told, so that who asks again and again is slowed by that.
 
 They go out client by client, in the order in which those began to wait: as there is room for what they will ask next,
-and at an even rate besides. What refusing costs does not grow with the number of those refused, and what one client is
-told together, and asks next, crosses the network together.
+and at an even rate besides. What refusing costs does not grow with the number of those refused, and what one client
+is told together, and asks next, crosses the network together.
 """
 
 from __future__ import annotations
