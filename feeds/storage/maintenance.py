@@ -108,8 +108,8 @@ class Maintenance:
                 rows = [row for row in self._rows(self._sql.log, key, forgotten, upto, STEP) if row[1] <= oldest]
                 if not rows:
                     break
-                superseded = [(key, *row[2:]) for row in rows]
                 forgotten = rows[-1][0]
+                superseded = [(key, doc, forgotten) for doc in dict.fromkeys(row[2] for row in rows)]
 
                 def forget(
                     transaction: Transaction,

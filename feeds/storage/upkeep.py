@@ -40,9 +40,9 @@ class Upkeep:
             .offset(_NOTHING),
             *("barrel", "now", "row_limit"),
         )
-        # barrel, after, upto, limit -> seq, time in ms, and the revision that was the winner then
+        # barrel, after, upto, limit -> seq, time in ms, and the document
         self.log = sql(
-            select(log.c.seq, log.c.at, log.c.doc, log.c.generation, log.c.digest)
+            select(log.c.seq, log.c.at, log.c.doc)
             .where(log.c.barrel == barrel, log.c.seq > bindparam("after"), log.c.seq <= bindparam("upto"))
             .order_by(log.c.seq)
             .limit(limit)
@@ -68,9 +68,19 @@ class Upkeep:
             return update(revs).values(body=null()).where(this_rev, revs.c.body.isnot(None))
 
         self.drop_body = statements.many(drop_body, rev_key)
-        # As `drop_body`, where the document has one leaf and this revision is another.
+        # The bodies of a document with one leaf that are another revision's, and stored by `upto`. Also those whose
+        # own log row went long before, while they were the winner's.
         superseded = exists(select(docs.c.doc).where(same_doc, docs.c.others.is_(None), no_winner).correlate(revs))
-        self.drop_superseded = statements.many(lambda each: drop_body(each).where(superseded), rev_key)
+        doc_key = {name: revs.c[name] for name in ("barrel", "doc")}
+        self.drop_superseded = statements.many(
+            lambda each: (
+                update(revs)
+                .values(body=null())
+                .where(*(column == each(name) for name, column in doc_key.items()))
+                .where(revs.c.seq <= each("upto"), revs.c.body.isnot(None), superseded)
+            ),
+            doc_key | {"upto": revs.c.seq},
+        )
         # barrel, told, doc, generation, digest, limit -> bodies behind a place that are no winner's
         place = tuple_(revs.c.doc, revs.c.generation, revs.c.digest)
         mark: Any = tuple_(bindparam("doc"), bindparam("generation"), bindparam("digest"))

@@ -340,6 +340,19 @@ def test_log_rows_that_are_young_enough_stay(store: Store, clock: Clock) -> None
 # -- compaction and stemming
 
 
+def test_a_body_goes_also_where_its_log_row_went_while_it_was_the_newest(store: Store, clock: Clock) -> None:
+    geo = store.create("geo", {"log_kept": 60})
+    first = geo.put({"n": 1}, id="x")
+    clock.now += 61
+    assert store.maintain()["log"] == 1
+    second = geo.put({"n": 2}, id="x", rev=first.rev)
+    assert geo.get("x", rev=first.rev).data["n"] == 1, "for as long as the log is kept"
+    clock.now += 61
+    assert store.maintain()["bodies"] == 1
+    assert isinstance(refusal(lambda: geo.get("x", rev=first.rev)), NotFound)
+    assert geo.get("x", rev=second.rev).data["n"] == 2
+
+
 def test_compaction_drops_bodies_only(store: Store) -> None:
     geo = store.create("geo")
     first = geo.put({"n": 1}, id="x")
