@@ -6,13 +6,14 @@ COPY pyproject.toml README.md LICENSE ./
 COPY feeds ./feeds
 COPY listeners ./listeners
 COPY broker ./broker
-RUN python -m venv /opt/spile && /opt/spile/bin/pip install --no-cache-dir '.[postgresql]'
+RUN python -m venv /opt/spile && /opt/spile/bin/pip install --no-cache-dir '.[postgresql,objects]'
 
 FROM python:3.11-slim
 LABEL org.opencontainers.image.title="Spile" \
       org.opencontainers.image.description="Documents in, changes out on MQTT" \
       org.opencontainers.image.licenses="Apache-2.0"
-RUN useradd --system --uid 10001 --home-dir /var/lib/spile --create-home spile
+RUN useradd --system --uid 10001 --home-dir /var/lib/spile --create-home spile \
+    && install --directory --owner=10001 --group=10001 /var/lib/spile/blobs
 COPY --from=build /opt/spile /opt/spile
 ENV PATH=/opt/spile/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -19,6 +19,7 @@ NAMES = (
     "embedded_routing",
     "overload",
     "blobs",
+    "attachments",
     "postgres",
 )
 

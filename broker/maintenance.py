@@ -1,4 +1,4 @@
-"""The timer that keeps a store tidy: expiry, compaction, and forgetting old log rows.
+"""The timer that keeps a store tidy: expiry, compaction, and forgetting old log rows; contents are `contents`'s.
 
 It also has it tried whether a store whose writes failed takes them again.
 """
@@ -66,7 +66,7 @@ class Maintenance:
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while not self._stopping.is_set():
-            done = await self._do(_ROUND, self._store.maintain)
+            done = await self._do(_ROUND, lambda: self._store.maintain(contents=False))
             if done is not None:
                 self.last = done
                 self.rounds += 1

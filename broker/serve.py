@@ -24,6 +24,7 @@ from broker.access import TokenAccess
 from broker.addresses import without_password
 from broker.brokers import Broker, broker_figures, broker_health, broker_url, make_broker, publisher_name
 from broker.cli.version import version_text
+from broker.contents import ContentsPart, open_contents_of
 from broker.external import ExternalBroker
 from broker.health import Health
 from broker.http.application import Application
@@ -32,6 +33,7 @@ from broker.http.services import Access, HttpLimits, OpenAccess, Services
 from broker.instance import Instance
 from broker.lags import Lags, here
 from broker.maintenance import Maintenance
+from broker.merging import merging_health, register_merge_functions
 from broker.mqtt.contract import Message, Publisher
 from broker.packages import check_packages
 from broker.publishing.election import Election
@@ -65,6 +67,7 @@ class Service:
     publisher: LogPublisher | Turns
     election: Election | None
     maintenance: Maintenance
+    contents: ContentsPart
     requests: RequestService
     health: Health
     http: HttpServer
@@ -78,6 +81,7 @@ class Service:
             "publisher": self.publisher.task,
             "http": self.http.finished,
             "maintenance": self.maintenance.task,
+            "blobs": self.contents.task,
             "health": self.health.task,
         }
 
@@ -96,9 +100,17 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
     async with AsyncExitStack() as stack:
         store = Store.open(
             settings.database_url,
-            StoreSettings(settings.document_bytes_max, settings.publish_backlog_max, settings.write_queue_max),
+            StoreSettings(
+                settings.document_bytes_max,
+                settings.publish_backlog_max,
+                settings.write_queue_max,
+                settings.blobs_kept,
+            ),
+            blobs=settings.blobs_place,
         )
         stack.callback(store.close)
+        register_merge_functions(store, settings.merge_functions)
+        await loop.run_in_executor(None, open_contents_of, store)
         readers = ThreadPoolExecutor(settings.readers, thread_name_prefix="spile-reader")
         stack.callback(readers.shutdown)
         followers = ThreadPoolExecutor(settings.readers + 2, thread_name_prefix="spile-follower")
@@ -119,6 +131,7 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
             RequestLimits(
                 answer_bytes_max=settings.publish_bytes_max,
                 publish_bytes_max=settings.publish_bytes_max,
+                blob_bytes_max=settings.attachment_bytes_max,
             ),
             regulator=regulator,
         )
@@ -157,13 +170,17 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         trial = StoreTrial(store)
         maintenance = Maintenance(store, trial, readers, settings.maintain_every)
         stack.push_async_callback(maintenance.stop)
+        contents = ContentsPart(store, settings.blobs_place, settings.maintain_every)
+        stack.push_async_callback(contents.stop)
         health = Health(
             {
                 "store": trial.health,
                 "mqtt": publisher.broker_health if isinstance(publisher, Turns) else lambda: broker_health(mqtt),
                 "publisher": publisher.health,
                 "maintenance": maintenance.health,
+                "blobs": contents.health,
                 "pressure": regulator.health,
+                "merging": merging_health(store),
             }
         )
         stack.push_async_callback(health.stop)
@@ -183,6 +200,9 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
                 limits=HttpLimits(
                     document_bytes_max=settings.document_bytes_max,
                     bulk_bytes_max=settings.bulk_bytes_max,
+                    attachment_bytes_max=settings.attachment_bytes_max,
+                    uploads_max=settings.uploads_max,
+                    downloads_max=settings.downloads_max,
                     connections_max=settings.http_connections_max,
                     requests_max=settings.requests_max,
                     bytes_max=settings.request_bytes_max,
@@ -197,6 +217,7 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
                     "streams": streams.stats,
                     "requests": requests.stats,
                     "maintenance": maintenance.stats,
+                    "blobs": contents.stats,
                     "health": health.stats,
                     "pressure": regulator.stats,
                 },
@@ -205,7 +226,9 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         )
         http = await serve_http(app, settings.http.host, settings.http.port, stop_s_max=int(settings.stop_timeout))
         stack.push_async_callback(http.stop)
-        yield Service(settings, store, mqtt, streams, publisher, election, maintenance, requests, health, http)
+        yield Service(
+            settings, store, mqtt, streams, publisher, election, maintenance, contents, requests, health, http
+        )
 
 
 async def _told_as(settings: Settings, store: Store, stack: AsyncExitStack) -> tuple[str, Election | None]:
@@ -282,6 +305,7 @@ def _announce(service: Service) -> None:
         f"  HTTP   {http}\n"
         f"  MQTT   {mqtt}{' (not run by Spile)' if settings.broker else ''}\n"
         f"  store  {without_password(settings.database_url)}\n"
+        f"{_blobs_line(settings)}"
         "\n"
         "Try, in a second terminal:\n"
         f"  mosquitto_sub {_listening(settings, service.mqtt)}                   # hear every change\n"
@@ -292,6 +316,11 @@ def _announce(service: Service) -> None:
         f"  spile find demo country/France{url}                         # find it by what it holds\n",
         flush=True,
     )
+
+
+def _blobs_line(settings: Settings) -> str:
+    place = settings.blobs_place
+    return "" if place is None else f"  blobs  {without_password(str(place))}\n"
 
 
 def _listening(settings: Settings, broker: Broker) -> str:

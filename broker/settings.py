@@ -31,6 +31,7 @@ from pydantic_settings import (
 )
 
 from broker.addresses import Address
+from broker.contents_place import check_place, contents_place
 from broker.external.access import BrokerAddress
 from broker.external.names import check_prefix
 from broker.logs import LogFormat, LogLevel
@@ -40,6 +41,7 @@ __all__ = ["Described", "Settings", "describe_settings", "load_settings"]
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
 _AROUND_BYTES = 32 * KIB  # of a message beside its document: the topic, the row, its leaves
 
 
@@ -91,6 +93,11 @@ class Settings(BaseSettings):
         description="SQLAlchemy URL of the store; default: spile.db (SQLite) in the data directory.",
         repr=False,
     )
+    blobs: str | None = Field(
+        None,
+        description="Folder, or file:///… or s3://…, of attachments; default: blobs in the data directory.",
+        repr=False,
+    )
     http: HostPort = Field(Address("127.0.0.1", 8000), description="HOST:PORT of HTTP and the feeds over it.")
     mqtt: HostPort = Field(Address("127.0.0.1", 1883), description="HOST:PORT of the embedded MQTT broker.")
     mqtt_ws: HostPort | None = Field(
@@ -131,6 +138,10 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(
         None, description="One secret that every request has to carry (HTTP: `Authorization: Bearer …`)."
     )
+    merge_functions: Names = Field(
+        (),
+        description="Merge rules of your own, as NAME=MODULE:FUNCTION, for barrels that name them.",
+    )
     allowed_hosts: Names = Field(
         (), description="Host names that requests may ask for, with commas between; default: any."
     )
@@ -141,6 +152,7 @@ class Settings(BaseSettings):
 
     document_bytes_max: Bytes = Field(8 * MIB, description="Largest document that is taken.")
     bulk_bytes_max: Bytes = Field(64 * MIB, description="Largest body of one bulk request.")
+    attachment_bytes_max: Bytes = Field(16 * GIB, description="Largest attachment that is taken.")
     publish_bytes_max: Bytes = Field(
         256 * KIB, description="Above this a document is left out of MQTT messages (`doc_omitted`)."
     )
@@ -166,10 +178,15 @@ class Settings(BaseSettings):
     connections_max: Count = Field(10_000, description="Connections the embedded broker holds at once.")
     session_messages_max: Count = Field(1_000, description="Messages queued for one MQTT session.")
     session_bytes_max: Bytes = Field(MIB, description="Bytes queued for one MQTT session.")
+    uploads_max: Count = Field(64, description="Attachments on their way in over HTTP at once.")
+    downloads_max: Count = Field(256, description="Large attachments on their way out over HTTP at once.")
     streams_max: Count = Field(100, description="Streams one client may have open at once.")
     readers: Count = Field(4, description="Threads that read the store for requests and replays.")
 
     maintain_every: Seconds = Field(60.0, description="Seconds between rounds of expiry, compaction and log pruning.")
+    blobs_kept: Seconds = Field(
+        3600.0, description="Seconds that an uploaded content is kept until a document names it."
+    )
     stop_timeout: Seconds = Field(10.0, description="Seconds that requests in work are given when stopping.")
 
     log_level: LogLevel = Field("info", description="What is logged: debug, info, warning or error.")
@@ -179,6 +196,11 @@ class Settings(BaseSettings):
     def database_url(self) -> str:
         """Where the store is, as a URL: `database` if given, else SQLite in the data directory."""
         return self.database if self.database is not None else f"sqlite:///{self.data / 'spile.db'}"
+
+    @property
+    def blobs_place(self) -> str | Path | None:
+        """Where the contents of attachments are; None: in the folder `blobs` beside a SQLite database."""
+        return contents_place(self.database_url, self.data, self.blobs)
 
     @property
     def is_guarded(self) -> bool:
@@ -193,6 +215,14 @@ class Settings(BaseSettings):
         return tuple(
             f"{name} {address}" for name, address in listening.items() if address and not address.is_loopback
         )
+
+    @field_validator("blobs")
+    @classmethod
+    def _check_blobs(cls, place: str | None) -> str | None:
+        try:
+            return None if place is None else check_place(place)
+        except BadRequest as error:
+            raise ValueError(f"{error.reason}. {error.hint}") from None
 
     @field_validator("broker")
     @classmethod

@@ -34,7 +34,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from metric_meanings import MEANINGS
 
 HERE = Path(__file__).parent / "reference"
-ERROR_MODULES = ("feeds.errors", "listeners.errors", "broker.http.errors", "broker.requests.errors")
+ERROR_MODULES = (
+    *("feeds.errors", "listeners.errors", "listeners.replication.errors", "broker.http.errors"),
+    "broker.requests.errors",
+)
 NOTE = "<!-- Written by docs/generate.py from the code. Change the code, and run it again. -->\n\n"
 KIB, MIB = 1024, 1024 * 1024
 
@@ -236,14 +239,15 @@ def http() -> str:
 The service describes itself at `/openapi.json` (OpenAPI 3.1); this page is made from that.
 
 - An id in a path may stand plain, slashes included, or percent-encoded: `/docs/fr/paris` and `/docs/fr%2Fparis` are
-  the same document. A `/` in the name of a barrel is always written `%2F`.
+  the same document. A `/` in the name of a barrel is always written `%2F`; so it is in the id and in the name of an
+  attachment.
 - Where the service has a token, send `Authorization: Bearer <token>`. `/health` is open to everyone.
 - An error is `{error, reason, hint}` with the status of its code: [Errors](errors.md).
 - Every write of documents may carry an `Idempotency-Key`. Repeated with the same body within 24 hours it is
   answered as before, and not done again.
 - 400, 401, 403 and 503 can come from everywhere and are not repeated below.
 """
-    for tag in ("documents", "changes", "barrels", "replication", "service"):
+    for tag in ("documents", "attachments", "changes", "barrels", "replication", "service"):
         text += f"\n## {tag.capitalize()}\n\n" + "\n".join(by_tag.pop(tag))
     assert not by_tag, f"tags without a place on the page: {sorted(by_tag)}"
     return text
@@ -296,6 +300,8 @@ def _schema(held: dict[str, Any]) -> str:
         return f"object with {', '.join(f'`{name}`' for name in names)}" if names else "object"
     if schema.get("type") == "array":
         return f"list of {_schema({'schema': schema['items']})}"
+    if schema.get("format") == "binary":
+        return "bytes"
     return str(schema.get("type", "any"))
 
 

@@ -9,7 +9,8 @@ MEANINGS: dict[str, str] = {
         "feeds are left out."
     ),
     "spile_http_depth": (
-        "In work now, by `name`: connections, requests, bytes of bodies, live feeds, refusals held for a moment."
+        "In work now, by `name`: connections, requests, bytes of bodies, live feeds, uploads and downloads of "
+        "attachments, refusals held for a moment."
     ),
     "spile_http_limit": "The limits of the same, by the same names.",
     "spile_pressure_units": "Writes in work over every way in, in request units (a KiB each).",
@@ -26,6 +27,8 @@ MEANINGS: dict[str, str] = {
     "spile_store_writer_operations": "Calls that were served in these; operations per group tell how well it groups.",
     "spile_store_writer_failures": "Transactions that failed as a whole and were tried call by call.",
     "spile_store_writer_last_group": "Calls in the newest transaction.",
+    "spile_store_conflicts_settled": "Conflicts that merge rules have resolved since the start.",
+    "spile_store_conflicts_failed": "Conflicts that a rule was asked about and left; the list of conflicts says why.",
     "spile_mqtt_connections": "MQTT connections open now.",
     "spile_mqtt_sessions": "MQTT sessions known now, persistent ones that are away included.",
     "spile_mqtt_persistent_sessions": "Those of them that outlive their connection.",
@@ -98,23 +101,45 @@ MEANINGS: dict[str, str] = {
     "spile_requests_clients": "Clients with requests in work.",
     "spile_requests_uploads": "Documents that clients have begun to send in ranges.",
     "spile_requests_upload_bytes": "Bytes held of these.",
+    "spile_requests_blob_uploads": "Names of uploads of contents over MQTT that are remembered.",
     "spile_requests_uploads_remembered": "Finished uploads whose answer is still kept.",
     "spile_requests_served": "Requests served since the start, by verb (label `name`).",
     "spile_requests_rejected": "Requests refused since the start, by error code (label `name`).",
     "spile_requests_unheard": "Answers whose client had gone.",
     "spile_maintenance_rounds": "Rounds of upkeep since the start; one every `maintain_every` seconds.",
     "spile_maintenance_last_expired": "Documents that the last round let expire.",
+    "spile_maintenance_last_settled": "Conflicts that it resolved by merge rules.",
     "spile_maintenance_last_log": "Rows of the log that it forgot.",
     "spile_maintenance_last_bodies": "Bodies of superseded revisions that it dropped.",
     "spile_maintenance_last_gone": "Left paths that it forgot.",
     "spile_maintenance_last_tokens": "Tokens of requests that it forgot, being older than a day.",
     "spile_maintenance_last_dropped": "Rows of dropped barrels that it cleared away.",
     "spile_maintenance_last_uploads": "Uploads that it gave up, since nobody had gone on with them for a day.",
-    "spile_maintenance_last_blob_refs": "References to contents of attachments that it dropped after their bodies.",
-    "spile_maintenance_last_blobs": "Contents of attachments that it gave up, as no document names them.",
-    "spile_maintenance_last_blobs_removed": "Copies of contents whose bytes it removed.",
-    "spile_maintenance_last_blobs_damaged": "Contents that it found damaged; `spile check` names them.",
-    "spile_maintenance_last_blob_leftovers": "Copies that it removed which crashes had left.",
+    "spile_blobs_contents": "Contents of attachments that are kept, each once however many documents have it.",
+    "spile_blobs_bytes": "Their bytes.",
+    "spile_blobs_refs": "Revisions that have them, counted for each content.",
+    "spile_blobs_damaged": "Those whose bytes are known to be damaged; `spile check` names them.",
+    "spile_blobs_files": "Files in the folder of contents, where it is one of this machine.",
+    "spile_blobs_free_bytes": "What is left on its disk.",
+    "spile_blobs_incoming": "Contents on their way in, uploads included that wait for their next part.",
+    "spile_blobs_waiting": "Chunks that wait for the disk.",
+    "spile_blobs_waiting_bytes": "Their bytes.",
+    "spile_blobs_blocked": "Writers that wait because too much waits already.",
+    "spile_blobs_groups": "Groups of chunks committed since the start; those of a group share their syncs.",
+    "spile_blobs_syncs": "Syncs of files for them.",
+    "spile_blobs_steps": "Chunks committed in them.",
+    "spile_blobs_written_bytes": "Their bytes.",
+    "spile_blobs_failures": "Groups that failed as a whole.",
+    "spile_blobs_handles": "Files of contents held open now.",
+    "spile_blobs_punched_bytes": "Bytes given back to the disk in the middle of files, since the start.",
+    "spile_blobs_scrubbed_bytes": "Bytes that the scrubber has verified since the start.",
+    "spile_blobs_epoch": "The epoch of the blob files.",
+    "spile_blobs_rounds": "Rounds of collecting and scrubbing since the start; one every `maintain_every` seconds.",
+    "spile_blobs_last_refs": "References to contents that the last round dropped after their bodies.",
+    "spile_blobs_last_blobs": "Contents that it gave up, as no document names them.",
+    "spile_blobs_last_removed": "Copies of contents whose bytes it removed.",
+    "spile_blobs_last_damaged": "Contents that it found damaged.",
+    "spile_blobs_last_leftovers": "Copies that it removed which crashes had left.",
 }
 
 ONLY_AFTER_USE = frozenset(
@@ -128,7 +153,7 @@ ONLY_AFTER_USE = frozenset(
         "spile_publisher_holder",
         "spile_publisher_term",
         "spile_publisher_terms",
-        *(name for name in MEANINGS if name.startswith("spile_maintenance_last_")),
+        *(name for name in MEANINGS if name.startswith(("spile_maintenance_last_", "spile_blobs_"))),
     }
 )
 """Those that a service shows only once there is something to count."""

@@ -16,6 +16,7 @@ from feeds.patterns import Pattern
 from feeds.positions import FIRST, Mark, Position
 from feeds.rows import ChangesPage, FindPage, LogEntry, Row, Start
 from feeds.storage.bulk import bulk_writes, read_bulk
+from feeds.storage.conflicts import Conflicts
 from feeds.storage.entries import bounded, log_entry
 from feeds.storage.find import Finder, Order, Query
 from feeds.storage.local import LocalDocuments
@@ -42,6 +43,8 @@ class Barrel:
         self.epoch = epoch
         self.settings = settings
         self._local = LocalDocuments(store, self)
+        self.conflicts = Conflicts(store, self)
+        """Its documents in conflict: to be listed, looked at and resolved."""
 
     @property
     def store(self) -> Store:

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from feeds.errors import BadRequest
+from feeds.merging.setting import MergeSetting
 from feeds.patterns import parse_patterns
 
 NAME_BYTES_MAX = 128
@@ -45,6 +46,8 @@ class BarrelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     """Whether deletions by expiry are replicated."""
     revs_limit: int = 1000
     """Revisions remembered per branch of a document."""
+    merge: MergeSetting | None = None
+    """The rule by which documents in conflict are merged, the same on every replica; None: conflicts stay."""
     log_kept: float = 7 * _DAY
     """Seconds that old log rows and left paths are kept for the publisher and for listeners that were away."""
 
@@ -78,6 +81,8 @@ class BarrelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
                     hint="path_qos is 0 or 1, ttl and log_kept are seconds up to 100 years, ttl_field is a user "
                     f"key, revs_limit lies between 1 and {REVS_LIMIT_MAX}.",
                 )
+        if self.merge is not None:
+            self.merge.check()
         if self.publish is not None:
             parse_patterns(self.publish)
 

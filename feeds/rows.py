@@ -236,3 +236,21 @@ class FindPage:
 
     results: list[Found]
     next: str | None
+
+
+class InConflict(msgspec.Struct, omit_defaults=True):
+    """A document in conflict: its winner, and the other live leaves, the greatest first."""
+
+    id: str
+    rev: str
+    conflicts: list[str]
+    seq: int
+    reason: str | None = None
+    """Why the barrel's merge rule leaves it, where it was asked and that is remembered."""
+
+
+class ConflictsPage(msgspec.Struct):
+    """Some documents in conflict, in the order of their ids; `next` goes on behind them, None at the end."""
+
+    results: list[InConflict]
+    next: str | None = None

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import msgspec
@@ -61,9 +60,11 @@ class Store:
         self.statements = Statements.of(database.engine.dialect)
         self.queries = queries_of(self.statements)
         self.writer = Writer(database, self.statements, clock, settings.write_queue_max, settings.publish_backlog_max)
+        self.merging = self.writer.merging
+        """Functions that barrels may name as their merge rules, and what became of conflicts."""
         self.cursors = StoredCursors(database, self.statements, self.writer, clock)
         """How far listeners with a name have come."""
-        self.blobs = Blobs(database, self.statements, self.writer, clock, blobs, settings.blobs_kept)
+        self.blobs = Blobs(database, self.statements, self.writer, clock, blobs, settings.blobs_kept, lambda: self.id)
         """The contents of attachments."""
         self.uploads = Uploads(self.blobs, database, self.statements, self.writer, clock)
         """Contents on their way in, which clients go on with."""
@@ -138,9 +139,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     # -- barrels
@@ -193,6 +192,7 @@ class Store:
             text = msgspec.json.encode(settings).decode()
             transaction.release(key)
             transaction.execute(self.queries.save_settings, text, key)
+            self.merging.forget(key)
             return key, text
 
         with self._directory.changing:
@@ -326,11 +326,11 @@ class Store:
     def maintain(self, *, contents: bool = True) -> dict[str, int]:
         """One bounded round of upkeep, to be called every so often; what it did, in rows.
 
-        `expired` documents were deleted; of the `log` and of `gone` paths what is older than `log_kept` was forgotten
-        as far as every publisher has told it (or lags too far), with the `bodies` that it superseded; `tokens` are
-        older than a day; `dropped` are rows of dropped barrels; `uploads` were given up, as were `blobs` that nobody
-        names, and `blobs_removed` are copies whose bytes are gone. Whatever is left is for the next round. Without
-        `contents` those of attachments are left out, for who calls `blobs.round` by itself.
+        `expired` documents were deleted, conflicts `settled` by merge rules; of the `log` and of `gone` paths what is
+        older than `log_kept` was forgotten as far as every publisher has told it (or lags too far), with the `bodies`
+        that it superseded; `tokens` are older than a day; `dropped` are rows of dropped barrels; `uploads` were given
+        up, as were `blobs` that nobody names, and `blobs_removed` are copies whose bytes are gone. The rest is for
+        the next round. Without `contents` those of attachments are left out, for who calls `blobs.round` itself.
         """
         return self._upkeep().round(contents)
 
@@ -397,4 +397,4 @@ class Store:
 
     def stats(self) -> dict[str, int]:
         """Depths of queues and counts of what was done."""
-        return self.writer.stats()
+        return {**self.writer.stats(), **self.merging.stats()}

@@ -5,8 +5,8 @@ Pure. A `Write` that exists is well-formed; whether it is accepted depends on th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from hashlib import blake2b
 from typing import Any
@@ -44,6 +44,9 @@ class Verb(Enum):
     REPLICATE = "replicate"
     EXPIRE = "expire"
     PURGE = "purge"
+    CHOOSE = "choose"  # one live leaf stands, the others are deleted
+    SUPERSEDE = "supersede"  # a document stands in place of all live leaves
+    SETTLE = "settle"  # the barrel's merge rule is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +95,8 @@ class Write:
     body: bytes = b"{}"
     patch: Any = None
     history: tuple[Revision, ...] = ()
-    purged: tuple[Revision, ...] = ()
+    leaves: tuple[Revision, ...] = ()
+    """Those that a purge removes, all for none; those that whoever resolves a conflict saw, unless none are told."""
     expired: bool = False
     attachments: Attachments | None = None
     """All of them; those of a merge and of an attach are added to what is there."""
@@ -243,7 +247,31 @@ class Write:
     @classmethod
     def purge(cls, id: str, revs: tuple[str, ...] = ()) -> Write:
         """Remove the document here, or only the branches that end in `revs`."""
-        return cls(Verb.PURGE, check_id(id), purged=tuple(map(Revision.parse, revs)))
+        return cls(Verb.PURGE, check_id(id), leaves=tuple(map(Revision.parse, revs)))
+
+    @classmethod
+    def choose(cls, id: str, rev: str, *, leaves: Sequence[str] = ()) -> Write:
+        """End the conflict of a document: the live leaf `rev` stands, the others are deleted."""
+        return cls(Verb.CHOOSE, check_id(id), Revision.parse(rev), leaves=tuple(map(Revision.parse, leaves)))
+
+    @classmethod
+    def supersede(
+        cls,
+        id: str,
+        doc: bytes | str | Mapping[str, Any],
+        *,
+        leaves: Sequence[str] = (),
+        bytes_max: int = DOCUMENT_BYTES_MAX,
+    ) -> Write:
+        """End the conflict of a document: `doc` stands in place of all live leaves, written upon its `_rev` or the
+        winner. Its stubs may name attachments of any of them."""
+        put = cls.put(doc, id=id, bytes_max=bytes_max)
+        return replace(put, verb=Verb.SUPERSEDE, leaves=tuple(map(Revision.parse, leaves)))
+
+    @classmethod
+    def settle(cls, id: str) -> Write:
+        """Ask the barrel's merge rule about a document; it stays as it is where it is not in conflict."""
+        return cls(Verb.SETTLE, id)
 
 
 def check_patch(value: Any) -> dict[str, Any]:

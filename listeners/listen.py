@@ -21,7 +21,13 @@ from listeners.following import PATIENCE_S, Following
 from listeners.inbox import Inbox
 from listeners.source import Source, checked, opened
 from listeners.stream.actions import Item, Wanted
-from listeners.stream.messages import BYTES_DEFAULT, WINDOW_DEFAULT, check_listener_name
+from listeners.stream.messages import (
+    BYTES_DEFAULT,
+    WINDOW_DEFAULT,
+    Attachments,
+    check_attachments,
+    check_listener_name,
+)
 
 _JOIN_S_MAX = 20.0
 
@@ -36,6 +42,7 @@ def listen(
     since: str | int | None = None,
     name: str | None = None,
     docs: bool = True,
+    attachments: Attachments = "stubs",
     follow: bool = True,
     window: int = WINDOW_DEFAULT,
     bytes: int = BYTES_DEFAULT,
@@ -49,14 +56,16 @@ def listen(
     `source` is a URL (`mqtt://HOST/BARREL`, `ws://` or `http://HOST/BARREL`, `sqlite:///…#BARREL`, `FOLDER#BARREL`)
     or a `Barrel`. Without patterns every change is told. `since` is a position, `first` (also 0) or `now`; a
     `name` has a cursor that is kept in the store, and beats `since`. With `follow` off it ends at the present.
-    `window` rows and `bytes` are the most that is held here unacknowledged. `patience_s` is how long to try for a
-    first answer (None: for ever); later, lost connections are made again without end.
+    With `attachments="contents"` documents come with the bytes of their attachments as base64 `data`, up to 1 MiB of
+    a document; others, and those that are damaged, stay stubs. `window` rows and `bytes` are the most that is held
+    here unacknowledged. `patience_s` is how long to try for a first answer (None: for ever); later, lost connections
+    are made again without end.
 
     A change is acknowledged when the next one is asked for, or with `acknowledge`. Around a snapshot the two
     callbacks are called, in order, where the loop runs. Raises BadRequest, and while looping Unavailable,
     NotFound, Forbidden, Unauthorized or Replaced.
     """
-    wanted = _wanted(patterns, since, name, docs, follow, window, bytes)
+    wanted = _wanted(patterns, since, name, docs, attachments, follow, window, bytes)
     return Listening(source, wanted, token, patience_s, on_snapshot_start, on_snapshot_end)
 
 
@@ -229,6 +238,7 @@ async def listen_async(
     since: str | int | None = None,
     name: str | None = None,
     docs: bool = True,
+    attachments: Attachments = "stubs",
     follow: bool = True,
     window: int = WINDOW_DEFAULT,
     bytes: int = BYTES_DEFAULT,
@@ -242,7 +252,7 @@ async def listen_async(
     `source` may also be a stream service of this loop, with a barrel's name. Wrap it in `contextlib.aclosing` where
     the loop may be left early.
     """
-    wanted = _wanted(patterns, since, name, docs, follow, window, bytes)
+    wanted = _wanted(patterns, since, name, docs, attachments, follow, window, bytes)
     place = checked(source)
     boundaries = {"start": on_snapshot_start, "end": on_snapshot_end}
     ready = asyncio.Event()
@@ -279,6 +289,7 @@ def _wanted(
     since: str | int | None,
     name: str | None,
     docs: bool,
+    attachments: Attachments,
     follow: bool,
     window: int,
     bytes_: int,
@@ -291,5 +302,6 @@ def _wanted(
         window=window,
         bytes=bytes_,
         docs=docs,
+        attachments=check_attachments(attachments),
         follow=follow,
     )

@@ -16,7 +16,7 @@ from listeners.dead_letters import BarrelDeadLetters, DeadLetters, FileDeadLette
 from listeners.following import PATIENCE_S
 from listeners.listen import Listening, OnSnapshot, listen
 from listeners.source import Source
-from listeners.stream.messages import BYTES_DEFAULT, WINDOW_DEFAULT
+from listeners.stream.messages import BYTES_DEFAULT, WINDOW_DEFAULT, Attachments
 
 T = TypeVar("T")
 log = logging.getLogger("spile.listeners")
@@ -39,6 +39,7 @@ class Listener:
         name: str | None = None,
         since: str | int | None = None,
         docs: bool = True,
+        attachments: Attachments = "stubs",
         follow: bool = True,
         window: int = WINDOW_DEFAULT,
         bytes: int = BYTES_DEFAULT,
@@ -65,6 +66,7 @@ class Listener:
             since=since,
             name=name,
             docs=docs,
+            attachments=attachments,
             follow=follow,
             window=window,
             bytes=bytes,

@@ -5,17 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import msgspec
 
 from feeds.errors import BadRequest
 from feeds.patterns import Pattern
 
+if TYPE_CHECKING:
+    from broker.cli.files import Incoming, Outgoing, Tell
+
 __all__ = [
     "Backend",
     "BulkResult",
     "ChangesQuery",
+    "Fetched",
     "FindQuery",
     "Found",
     "GetQuery",
@@ -79,6 +83,15 @@ class Found(msgspec.Struct, frozen=True):
     next: str | None = None
 
 
+class Fetched(msgspec.Struct, frozen=True):
+    """An attachment that was fetched: its bytes are those of `digest`."""
+
+    length: int
+    digest: str
+    content_type: str
+    rev: str | None = None
+
+
 class Backend(Protocol):
     """The calls of the command line. Barrels and ids are plain text; every call raises SpileError.
 
@@ -107,6 +120,44 @@ class Backend(Protocol):
     def bulk(self, barrel: str, body: bytes, key: str) -> list[BulkResult]:
         """Store the documents of `{docs, update?}`, results in order; the same `key` stores nothing twice."""
 
+    def attach(
+        self,
+        barrel: str,
+        doc_id: str,
+        name: str,
+        file: Outgoing,
+        *,
+        content_type: str | None = None,
+        rev: str | None = None,
+        tell: Tell,
+    ) -> dict[str, Any]:
+        """Attach the file onto `rev`, or onto the winner; `{id, rev, seq, digest, length}`. A type that is not given
+        is guessed from the name."""
+
+    def fetch(
+        self, barrel: str, doc_id: str, name: str, into: Incoming, *, rev: str | None = None, tell: Tell
+    ) -> Fetched:
+        """Bring the attachment of the winner, or of `rev`, verified."""
+
+    def detach(self, barrel: str, doc_id: str, name: str, *, rev: str | None = None) -> dict[str, Any]: ...
+
+    def conflicts(self, barrel: str, *, limit: int, after: str = "") -> dict[str, Any]:
+        """A page of documents in conflict: `{results: [{id, rev, conflicts, seq, reason?}], next}`."""
+
+    def conflict(self, barrel: str, doc_id: str) -> list[bytes]:
+        """The live leaves of a document as JSON, the winner first."""
+
+    def resolve(
+        self,
+        barrel: str,
+        doc_id: str,
+        *,
+        rev: str | None = None,
+        doc: bytes | None = None,
+        leaves: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        """Let the leaf `rev` stand, or `doc` in place of all; refused if there are others than `leaves`, if any."""
+
     def find(self, barrel: str, query: FindQuery, *, limit: int, after: str | None = None) -> Found: ...
     def changes(self, barrel: str, query: ChangesQuery, *, limit: int | None) -> Iterator[bytes]:
         """Rows as JSON up to the present, however many there are, with flat memory."""
@@ -134,18 +185,18 @@ class Backend(Protocol):
         self.close()
 
 
-def connect(url: str | None, database: str | None, *, create: bool = False) -> Backend:
+def connect(url: str | None, database: str | None, *, create: bool = False, blobs: str | None = None) -> Backend:
     """The service at `url` (as `urls.service_url` takes it), or the store of `database`, opened.
 
-    With `create` a store that is missing is made. Raises BadRequest if both are given, StoreLocked if another
-    process holds the store, Unavailable if it cannot be opened.
+    With `create` a store that is missing is made; `blobs` is where its attachments are. Raises BadRequest if both
+    are given, StoreLocked if another process holds the store, Unavailable if it cannot be opened.
     """
     if database is not None:
         if url is not None:
             raise BadRequest("--url and --database exclude each other", hint="Give one of them.")
         from broker.cli.direct import DirectBackend
 
-        return DirectBackend.open(database, create=create)
+        return DirectBackend.open(database, create=create, blobs=blobs)
     from broker.cli.over_http import HttpBackend
 
     return HttpBackend.at(url)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -10,29 +11,40 @@ from urllib.parse import unquote
 
 import msgspec
 
-from broker.cli.backend import Backend, BulkResult, ChangesQuery, FindQuery, Found, GetQuery
+from broker.cli.backend import Backend, BulkResult, ChangesQuery, Fetched, FindQuery, Found, GetQuery
+from broker.cli.files import PIECE_BYTES, Incoming, Outgoing, Tell
+from broker.contents_place import check_place, contents_place
 from feeds import Barrel, BarrelSettings, Store, Written
+from feeds.attachments.stubs import DEFAULT_TYPE
 from feeds.errors import BadRequest, EpochChanged, NotFound, SpileError, StoreLocked
 from feeds.paths import encode_segment
 from feeds.patterns import Pattern, parse_patterns
 from feeds.positions import SEQ_MAX, parse_since
 
-__all__ = ["DirectBackend", "open_store"]
+__all__ = ["DirectBackend", "open_store", "place_of"]
 
 PAGE_ROWS = 1000
 PAGE_BYTES = 256 * 1024
 
 
-def open_store(database: str, *, create: bool = False) -> Store:
-    """The store at a database URL, a directory or a `spile.db`. Raises StoreLocked with what to do then."""
+def open_store(database: str, *, create: bool = False, blobs: str | None = None) -> Store:
+    """The store at a database URL, a directory or a `spile.db`, with attachments in `blobs`, else where the service
+    has them: SPILE_BLOBS, or a folder of its own. Raises StoreLocked with what to do then."""
     path = Path(database)
     if "://" not in database and path.suffix == ".db":
         database = f"sqlite:///{path}"
     try:
-        return Store.open(database, create=create)
+        return Store.open(database, create=create, blobs=place_of(database, blobs))
     except StoreLocked as error:
         hint = "A service runs on this store: speak to it with --url instead of --database, or stop it first."
         raise StoreLocked(error.reason, hint=hint) from error
+
+
+def place_of(database: str, blobs: str | None = None, data: Path | None = None) -> str | Path | None:
+    """Where the attachments of a store are, as the service would have them with this environment."""
+    given = blobs or os.environ.get("SPILE_BLOBS") or None
+    folder = data if data is not None else Path(os.environ.get("SPILE_DATA") or "data")
+    return contents_place(database, folder, None if given is None else check_place(given))
 
 
 class DirectBackend(Backend):
@@ -42,9 +54,9 @@ class DirectBackend(Backend):
         self._store = store
 
     @classmethod
-    def open(cls, database: str, *, create: bool = False) -> DirectBackend:
+    def open(cls, database: str, *, create: bool = False, blobs: str | None = None) -> DirectBackend:
         """Open the store; with `create` it is made where it is missing. Raises as `open_store`."""
-        return cls(open_store(database, create=create))
+        return cls(open_store(database, create=create, blobs=blobs))
 
     def barrels(self) -> list[dict[str, Any]]:
         return [_plain(info) for info in self._store.barrels()]
@@ -88,6 +100,52 @@ class DirectBackend(Backend):
             else:
                 results.append(BulkResult(id=outcome.id, rev=outcome.rev, seq=outcome.seq))
         return results
+
+    def attach(
+        self,
+        barrel: str,
+        doc_id: str,
+        name: str,
+        file: Outgoing,
+        *,
+        content_type: str | None = None,
+        rev: str | None = None,
+        tell: Tell,
+    ) -> dict[str, Any]:
+        held = self._store.barrel(barrel)
+        written = held.attach(doc_id, name, _pieces(file, tell), content_type=content_type, rev=rev, length=file.size)
+        attached = held.attachment(doc_id, name, rev=written.rev)
+        return {**_told(written), "digest": attached.digest, "length": attached.length}
+
+    def fetch(
+        self, barrel: str, doc_id: str, name: str, into: Incoming, *, rev: str | None = None, tell: Tell
+    ) -> Fetched:
+        found = self._store.barrel(barrel).attachment(doc_id, name, rev=rev)
+        for piece in found.read():
+            into.add(piece)
+            tell(into.size, found.length)
+        into.check(found.digest or "")
+        return Fetched(into.size, found.digest or "", found.content_type or DEFAULT_TYPE, found.rev)
+
+    def detach(self, barrel: str, doc_id: str, name: str, *, rev: str | None = None) -> dict[str, Any]:
+        return _told(self._store.barrel(barrel).detach(doc_id, name, rev=rev))
+
+    def conflicts(self, barrel: str, *, limit: int, after: str = "") -> dict[str, Any]:
+        return _plain(self._store.barrel(barrel).conflicts.page(after=after, limit=limit))
+
+    def conflict(self, barrel: str, doc_id: str) -> list[bytes]:
+        return [leaf.json() for leaf in self._store.barrel(barrel).conflicts.leaves(doc_id)]
+
+    def resolve(
+        self,
+        barrel: str,
+        doc_id: str,
+        *,
+        rev: str | None = None,
+        doc: bytes | None = None,
+        leaves: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        return _told(self._store.barrel(barrel).conflicts.resolve(doc_id, rev=rev, doc=doc, leaves=leaves))
 
     def find(self, barrel: str, query: FindQuery, *, limit: int, after: str | None = None) -> Found:
         levels = (level if level in ("+", "#") else encode_segment(unquote(level)) for level in query.levels())
@@ -147,6 +205,14 @@ class DirectBackend(Backend):
 
     def close(self) -> None:
         self._store.close()
+
+
+def _pieces(file: Outgoing, tell: Tell) -> Iterator[bytes]:
+    at = 0
+    while piece := file.part(at, PIECE_BYTES):
+        yield piece
+        at += len(piece)
+        tell(at, file.size)
 
 
 def _plain(info: msgspec.Struct) -> dict[str, Any]:

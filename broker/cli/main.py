@@ -12,7 +12,20 @@ from typing import Annotated
 
 import typer
 
-from broker.cli.commands import barrels, changes, documents, find, health, keeping, listen, listeners, load, service
+from broker.cli.commands import (
+    attachments,
+    barrels,
+    changes,
+    conflicts,
+    documents,
+    find,
+    health,
+    keeping,
+    listen,
+    listeners,
+    load,
+    service,
+)
 from broker.cli.exits import (
     DONE,
     EXIT_MEANINGS,
@@ -40,7 +53,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (service, health, barrels, documents, load, find, changes, listen, listeners, keeping):
+for part in (
+    service,
+    health,
+    barrels,
+    documents,
+    conflicts,
+    attachments,
+    load,
+    find,
+    changes,
+    listen,
+    listeners,
+    keeping,
+):
     app.add_typer(part.app)
 
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BarrelName",
+    "BlobsOption",
     "DatabaseOption",
     "DocsOption",
     "MqttOption",
@@ -28,13 +29,15 @@ __all__ = [
 ]
 
 
-def backend_of(url: str | None, database: str | None, *, create: bool = False) -> Backend:
+def backend_of(url: str | None, database: str | None, *, create: bool = False, blobs: str | None = None) -> Backend:
     """What answers this command; giving both is wrong use. With `create` a missing database is made."""
+    if blobs is not None and database is None:
+        raise typer.BadParameter("--blobs goes with --database")
     if url is not None and database is not None:
         raise typer.BadParameter("--url and --database exclude each other")
     from broker.cli.backend import connect
 
-    return connect(url, database, create=create)
+    return connect(url, database, create=create, blobs=blobs)
 
 
 def examples(*lines: str) -> str:
@@ -94,6 +97,12 @@ def _check_patterns(patterns: list[str]) -> None:
     parse_patterns(patterns)
 
 
+def _check_blobs(place: str) -> None:
+    from broker.contents_place import check_place
+
+    check_place(place)
+
+
 def _check_since(since: str) -> None:
     from feeds.positions import parse_since
 
@@ -126,6 +135,17 @@ DatabaseOption = Annotated[
         "--database",
         metavar="URL|DIR",
         help="Open this store itself instead of speaking to a service.",
+        rich_help_panel="Which store",
+    ),
+]
+BlobsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--blobs",
+        metavar="DIR|URL",
+        show_default="SPILE_BLOBS, else blobs in the data directory",
+        help="Where the store's attachments are, with --database.",
+        callback=_checked(_check_blobs),
         rich_help_panel="Which store",
     ),
 ]

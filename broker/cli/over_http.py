@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -14,9 +14,11 @@ import httpx
 import msgspec
 
 from broker.addresses import without_password
-from broker.cli.backend import Backend, BulkResult, ChangesQuery, FindQuery, Found, GetQuery
+from broker.cli.attachments_http import HttpAttachments
+from broker.cli.backend import Backend, BulkResult, ChangesQuery, Fetched, FindQuery, Found, GetQuery
 from broker.cli.elements import elements_of_member
 from broker.cli.events import Event, events
+from broker.cli.files import Incoming, Outgoing, Tell
 from broker.cli.inputs import BadInput
 from broker.cli.remote_errors import error_of
 from broker.cli.urls import service_url
@@ -30,6 +32,8 @@ Options = list[tuple[str, str | int | float | bool | None]]
 _log = logging.getLogger("spile.cli")
 
 CONNECT_S_MAX = 5.0
+PATIENCE_S = 60.0
+"""How long an attachment on its way may stand still."""
 ANSWER_S_MAX = 120.0
 SILENCE_S_MAX = 30.0
 """The service sends a sign of life at least every 10 s; three missed ones are a lost connection."""
@@ -40,6 +44,10 @@ RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 class _Bulk(msgspec.Struct):
     results: list[BulkResult]
+
+
+class _Leaves(msgspec.Struct):
+    leaves: list[msgspec.Raw]
 
 
 class _Results(msgspec.Struct):
@@ -59,6 +67,7 @@ class HttpBackend(Backend):
     def __init__(self, url: str, client: httpx.Client) -> None:
         self._url = url
         self._client = client
+        self._attachments = HttpAttachments(self, PATIENCE_S)
 
     @classmethod
     def at(cls, url: str | None) -> HttpBackend:
@@ -120,9 +129,59 @@ class HttpBackend(Backend):
             raise error_of(answer.status_code, msgspec.json.encode(result), self._shown_url)
         return result
 
+    def attach(
+        self,
+        barrel: str,
+        doc_id: str,
+        name: str,
+        file: Outgoing,
+        *,
+        content_type: str | None = None,
+        rev: str | None = None,
+        tell: Tell,
+    ) -> dict[str, Any]:
+        place, uploads = _attachment(barrel, doc_id, name), f"{_barrel(barrel)}/uploads"
+        return self._attachments.attach(place, uploads, file, content_type=content_type, rev=rev, tell=tell)
+
+    def fetch(
+        self, barrel: str, doc_id: str, name: str, into: Incoming, *, rev: str | None = None, tell: Tell
+    ) -> Fetched:
+        return self._attachments.fetch(_attachment(barrel, doc_id, name), into, rev=rev, tell=tell)
+
+    def detach(self, barrel: str, doc_id: str, name: str, *, rev: str | None = None) -> dict[str, Any]:
+        return self._object("DELETE", _attachment(barrel, doc_id, name), options=_options(rev=rev))
+
     def bulk(self, barrel: str, body: bytes, key: str) -> list[BulkResult]:
         answer = self._answer("POST", f"{_barrel(barrel)}/docs/_bulk", body, headers={"Idempotency-Key": key})
         return self._read(answer.content, _Bulk).results
+
+    def conflicts(self, barrel: str, *, limit: int, after: str = "") -> dict[str, Any]:
+        answer = self._answer(
+            "GET", f"{_barrel(barrel)}/conflicts", options=_options(limit=limit, after=after or None)
+        )
+        return self._read(answer.content, dict[str, Any])
+
+    def conflict(self, barrel: str, doc_id: str) -> list[bytes]:
+        answer = self._answer("GET", f"{_barrel(barrel)}/conflicts/{_segment(doc_id)}")
+        return [bytes(leaf) for leaf in self._read(answer.content, _Leaves).leaves]
+
+    def resolve(
+        self,
+        barrel: str,
+        doc_id: str,
+        *,
+        rev: str | None = None,
+        doc: bytes | None = None,
+        leaves: Sequence[str] = (),
+    ) -> dict[str, Any]:
+        by: dict[str, Any] = {"rev": rev}
+        if doc is not None:
+            try:
+                by = {"doc": msgspec.json.decode(doc, type=msgspec.Raw)}
+            except (msgspec.DecodeError, UnicodeError) as error:
+                raise BadRequest(f"the document is no JSON: {error}", hint="Check the file.") from error
+        body = msgspec.json.encode({**by, "leaves": list(leaves)})
+        return self._object("POST", f"{_barrel(barrel)}/conflicts/{_segment(doc_id)}", body)
 
     def find(self, barrel: str, query: FindQuery, *, limit: int, after: str | None = None) -> Found:
         asked = _options(
@@ -199,13 +258,21 @@ class HttpBackend(Backend):
             yield Event("message", answer.headers.get("spile-position"), b"")
             yield from events(answer.iter_bytes())
 
+    def streamed(
+        self, path: str, options: Options, headers: dict[str, str]
+    ) -> AbstractContextManager[httpx.Response]:
+        """What `HttpAttachments` fetches with."""
+        return self._streamed(path, options, SILENCE_S_MAX, headers)
+
     @contextmanager
-    def _streamed(self, path: str, asked: Options, silence_s_max: float) -> Iterator[httpx.Response]:
+    def _streamed(
+        self, path: str, asked: Options, silence_s_max: float, headers: dict[str, str] | None = None
+    ) -> Iterator[httpx.Response]:
         """An answer that is read as it comes; what breaks off on the way is Unavailable."""
         timeout = httpx.Timeout(silence_s_max, connect=CONNECT_S_MAX)
         try:
-            with self._client.stream("GET", path, params=asked, timeout=timeout) as answer:
-                if answer.status_code != 200:
+            with self._client.stream("GET", path, params=asked, headers=headers, timeout=timeout) as answer:
+                if answer.status_code not in (200, 206):
                     raise error_of(answer.status_code, answer.read(), self._shown_url)
                 yield answer
         except httpx.HTTPError as error:
@@ -224,9 +291,20 @@ class HttpBackend(Backend):
         options: Options | None = None,
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
-        """The answer to one request; raises the service's error, Unavailable where there is no service."""
+        """The answer to a request with a body of JSON, or none."""
         if body is not None:
             headers = {**(headers or {}), "Content-Type": "application/json"}
+        return self.send(method, path, body, options, headers)
+
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | Iterator[bytes] | None = None,
+        options: Options | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> httpx.Response:
+        """The answer to one request; raises the service's error, Unavailable where there is no service."""
         try:
             answer = self._client.request(method, path, content=body, params=options or None, headers=headers)
         except httpx.TimeoutException as error:
@@ -269,6 +347,10 @@ def _barrel(name: str) -> str:
 
 def _document(barrel: str, doc_id: str) -> str:
     return f"{_barrel(barrel)}/docs/{_segment(doc_id)}"
+
+
+def _attachment(barrel: str, doc_id: str, name: str) -> str:
+    return f"{_barrel(barrel)}/attachments/{_segment(doc_id)}/{_segment(name)}"
 
 
 def _segment(text: str) -> str:

@@ -7,6 +7,7 @@ a moment before it is told.
 from __future__ import annotations
 
 from broker.http.services import HttpLimits
+from broker.http.transfers import Transfers
 from broker.regulation import Limit, Regulator, Ticket
 from broker.regulation.holding import Holding
 from broker.regulation.limit import shown
@@ -22,7 +23,10 @@ class Admission:
         self.bytes = Limit("http_body_bytes", limits.bytes_max)
         self.live = Limit("http_live_feeds", limits.live_max)
         self.held = Holding(limits.connections_max, regulator.room)
-        self._limits = (self.connections, self.requests, self.bytes, self.live)
+        self.transfers = Transfers(limits)
+        """Contents on their way in and out."""
+        ways = (self.transfers.uploads, self.transfers.downloads)
+        self._limits = (self.connections, self.requests, self.bytes, self.live, *ways)
         regulator.watch(self._limits)
         regulator.watch_queue("http_held", lambda: (len(self.held), self.held.places))
 

@@ -17,7 +17,21 @@ from starlette.applications import Starlette
 from starlette.routing import Match as RouteMatch
 from starlette.types import ASGIApp
 
-from broker.http import about, barrels, batches, changes, documents, feed, listeners, local, paths
+from broker.http import (
+    about,
+    attachments,
+    barrels,
+    batches,
+    blobs,
+    changes,
+    conflicts,
+    documents,
+    feed,
+    listeners,
+    local,
+    paths,
+    uploads,
+)
 from broker.http.admission import Admission, Entry
 from broker.http.answers import Answer, AnyAnswer, Streamed
 from broker.http.call import Call, ClientGone, Receive, Send, content_length
@@ -57,7 +71,11 @@ class Application(Starlette):
                 *about.routes(self.metrics, lags, lambda: self.endpoints.routes),
                 *barrels.ROUTES,
                 *documents.ROUTES,
+                *conflicts.ROUTES,
                 *batches.ROUTES,
+                *attachments.ROUTES,
+                *uploads.ROUTES,
+                *blobs.ROUTES,
                 *local.ROUTES,
                 *changes.ROUTES,
                 *feed.ROUTES,
@@ -93,7 +111,7 @@ class Application(Starlette):
     def _enter(self, scope: Any, match: Match[Endpoint] | None) -> Answer | None:
         endpoint = find_endpoint(match, scope["method"])
         scope[_MATCH] = match, endpoint
-        size = content_length(scope["headers"])
+        size = 0 if _streams(endpoint, scope["headers"]) else content_length(scope["headers"])
         try:
             writes = endpoint is not None and endpoint.writes
             scope[_ENTRY] = self.admission.enter(self.client(scope), size, writes=writes)
@@ -157,6 +175,9 @@ class Application(Starlette):
         """Answer and send within the bound of requests in work; only a live answer is left to be sent."""
         try:
             answer = await self._answer(call, match, endpoint)
+            if call.holds_body_back:
+                # Its client may send the body after this answer or not; only closing is sure.
+                answer.headers.append((b"connection", b"close"))
             if isinstance(answer, Streamed):
                 if not answer.live:
                     await self._stream(call, send, answer)
@@ -202,6 +223,10 @@ class Application(Starlette):
             await send_streamed(call, send, answer, self.closing)
         except ClientGone:
             raise
+        except SpileError as error:
+            where = call.scope["raw_path"].decode("latin-1")
+            _log.warning("an answer was broken off: %s %s: %s", call.method, where, error.reason)
+            raise ClientGone from error
         except Exception as error:
             internal(error, call.method, call.scope["raw_path"].decode("latin-1"))
             raise ClientGone from error
@@ -217,6 +242,14 @@ def find_endpoint(match: Match[Endpoint] | None, method: str) -> Endpoint | None
     if match is None:
         return None
     return match.methods.get("GET" if method == "HEAD" and "HEAD" not in match.methods else method)
+
+
+def _streams(endpoint: Endpoint | None, headers: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the body is taken piece by piece."""
+    if endpoint is None or endpoint.streams is None:
+        return False
+    kind = next((value for name, value in headers if name == b"content-type"), b"")
+    return kind.decode("latin-1").lower().startswith(endpoint.streams)
 
 
 def internal(error: Exception, method: str, where: str) -> Internal:

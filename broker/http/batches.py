@@ -43,6 +43,9 @@ async def bulk(call: Call) -> Answer:
     body = await call.body(call.services.limits.bulk_bytes_max)
     token = call.token("bulk", name, "", body)
     prepared = await call.in_thread(read_bulk, body, call.services.limits.document_bytes_max)
+    if any(isinstance(each, Write) and each.is_waiting for each in prepared):
+        prepared = await call.in_step(lambda: barrel.absorb_each(prepared, who=call.who))
+        call.waits_from_now()
     writes = [each for each in prepared if isinstance(each, Write)]
     # Waited for on the loop: a reader's thread that waited for the writer would be missing to readers.
     outcomes = await call.written(barrel.submit(writes, token=token)) if writes else []

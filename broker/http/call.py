@@ -6,7 +6,7 @@ It reads and asks; answers are values that `broker.http.exchange` sends.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
@@ -17,7 +17,11 @@ from broker.http.answers import revisions_in
 from broker.http.options import Options
 from broker.http.routing import decode
 from broker.http.services import Services, Verb
+from broker.http.transfers import Transfers
+from broker.regulation import Limit
 from feeds import Barrel, Outcome, Token
+from feeds.attachments.given import INLINE_TEXT_MAX
+from feeds.body import is_too_large
 from feeds.errors import BadRequest, Timeout, TooLarge
 
 Receive = Callable[[], Awaitable[Any]]
@@ -29,6 +33,7 @@ T = TypeVar("T")
 _BYTES_PER_S_MIN = 1024  # beyond the first seconds; below it a body holds a place that others need
 _DRAIN_BYTES_MAX = 16 << 20
 _DRAIN_S_MAX = 2.0
+_ATTACHMENTS = b'"_attachments"'
 _PAY_S_MAX = 5.0  # at a time; listeners take a longer silence for a lost connection
 
 
@@ -42,6 +47,7 @@ class Call:
     __slots__ = (
         "_admission",
         "_began",
+        "_is_taken",
         "_receive",
         "_reserved",
         "_who",
@@ -76,6 +82,7 @@ class Call:
         self.client = client
         self._began = began
         self._reserved = 0
+        self._is_taken = False
         self._who: str | None = None
 
     # Who and what
@@ -128,22 +135,73 @@ class Call:
 
     # Body
 
-    async def body(self, bytes_max: int) -> bytes:
-        """The whole body; TooLarge as soon as it is known to exceed `bytes_max`, Timeout when it stops coming."""
+    async def document(self) -> bytes:
+        """The body as a document of a size that is allowed, for which what attachments bring along does not count."""
+        bytes_max = self.services.limits.document_bytes_max
+        body = await self.body(bytes_max, INLINE_TEXT_MAX)
+        if is_too_large(body, bytes_max):
+            raise _too_large(bytes_max)
+        return body
+
+    async def body(self, bytes_max: int, inline_max: int = 0) -> bytes:
+        """The whole body; TooLarge as soon as it is known to exceed `bytes_max`, Timeout when it stops coming.
+
+        It may have `inline_max` more where it speaks of attachments within its first `bytes_max`.
+        """
         self._refuse_encoded()
         declared = content_length(self.headers)
-        if declared > bytes_max:
+        if declared > bytes_max + inline_max:
             await self._drain(declared)
             raise _too_large(bytes_max)
         self._reserve(declared)
         message = await self._next_message(self.services.limits.body_s_max)
         body: bytes = message.get("body", b"")
         if message.get("more_body"):
-            body = await self._rest(body, bytes_max)
-            self._began = self._admission.regulator.now()  # until here it was the service that waited
-        if len(body) > bytes_max:
+            body = await self._rest(body, bytes_max, inline_max)
+            self.waits_from_now()
+        if len(body) > bytes_max + inline_max:
             raise _too_large(bytes_max)
         return body
+
+    @property
+    def declared(self) -> int:
+        """The bytes that the body says it has; 0 where it does not say."""
+        return content_length(self.headers)
+
+    @property
+    def has_body(self) -> bool:
+        """Whether something was sent, or is about to be."""
+        return bool(self.declared) or self.header(b"transfer-encoding") is not None
+
+    @property
+    def holds_body_back(self) -> bool:
+        """Whether the client waits to be told whether to send its body, and was not told to."""
+        return not self._is_taken and (self.header(b"expect") or "").lower() == "100-continue"
+
+    async def pieces(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, without a place for all of it. TooLarge, Timeout and ClientGone as for `body`.
+
+        A client that has used up its rate is let wait, and so is one whose bytes are not taken any faster: neither
+        counts as silence.
+        """
+        self._refuse_encoded()
+        if self.declared > bytes_max:
+            raise _too_large(bytes_max)
+        clock = asyncio.get_running_loop().time
+        silence_s = self.services.limits.body_s_max
+        size, waited_s, more = 0, 0.0, True
+        while more:
+            began = clock()
+            message = await self._next_message(min(silence_s, silence_s + size / _BYTES_PER_S_MIN - waited_s))
+            waited_s += clock() - began
+            piece: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(piece)
+            if size > bytes_max:
+                raise _too_large(bytes_max)
+            await self.took(len(piece))
+            if piece:
+                yield piece
 
     async def json(self, type: type[T], bytes_max: int = 1 << 20) -> T:
         """The body decoded as `type`; BadRequest says where it is not."""
@@ -170,9 +228,33 @@ class Call:
         """A blocking read, on one of the readers' threads."""
         return await asyncio.get_running_loop().run_in_executor(self.services.readers, function, *arguments)
 
+    async def in_step(self, function: Callable[..., T], *arguments: Any) -> T:
+        """A step that waits for where contents are kept, on threads of its own."""
+        return await asyncio.get_running_loop().run_in_executor(self.transfers.stepping, function, *arguments)
+
+    @property
+    def transfers(self) -> Transfers:
+        """Contents on their way in and out."""
+        return self._admission.transfers
+
+    @property
+    def body_bytes(self) -> Limit:
+        """The limit on bytes of bodies in memory."""
+        return self._admission.bytes
+
+    def waits_from_now(self) -> None:
+        """The body is in: from here on it is the client that waits for the service."""
+        self._began = self._admission.regulator.now()
+
     async def written(self, outcomes: Future[list[Outcome]]) -> list[Outcome]:
         """Wait for the writer; how long the request has waited by then regulates what is let in."""
         return await self._admission.regulator.wait_for(asyncio.wrap_future(outcomes), self._began)
+
+    async def took(self, size: int) -> None:
+        """So many bytes came of a body that was not paid for when it was let in; as `sent`."""
+        owing_s = self._admission.regulator.has_written(self.client, size)
+        if owing_s:
+            await asyncio.sleep(min(owing_s, _PAY_S_MAX))
 
     async def sent(self, size: int) -> None:
         """The client was sent so many bytes; who has used up its rate waits until it owes nothing."""
@@ -180,7 +262,7 @@ class Call:
         if owing_s:
             await asyncio.sleep(min(owing_s, _PAY_S_MAX))
 
-    async def _rest(self, first: bytes, bytes_max: int) -> bytes:
+    async def _rest(self, first: bytes, bytes_max: int, inline_max: int) -> bytes:
         clock = asyncio.get_running_loop().time
         silence_s = self.services.limits.body_s_max
         ends_at = clock() + silence_s
@@ -190,6 +272,8 @@ class Call:
             parts.append(message.get("body", b""))
             size += len(parts[-1])
             more = message.get("more_body", False)
+            if size > bytes_max and inline_max and _ATTACHMENTS in b"".join(parts):
+                bytes_max, inline_max = bytes_max + inline_max, 0
             if size > bytes_max:
                 parts.clear()
                 if more:
@@ -199,6 +283,7 @@ class Call:
         return b"".join(parts)
 
     async def _next_message(self, seconds: float) -> Any:
+        self._is_taken = True
         try:
             async with asyncio.timeout(seconds):
                 message = await self._receive()

@@ -9,6 +9,8 @@ import threading
 from dataclasses import replace
 from typing import Any, Final
 
+import msgspec
+
 from broker.http.answers import Answer, AnyAnswer, Streamed, encode_json
 from broker.http.call import Call
 from broker.http.endpoint import route
@@ -20,11 +22,15 @@ from feeds.errors import BadRequest, EpochChanged
 from feeds.positions import Position
 from feeds.rows import Start
 from feeds.storage.replay import Replay
+from listeners.stream.contents import PAGE_ROWS_MAX, with_contents
 
 # A page is read and encoded on a reader's thread in a few milliseconds, and is what an answer holds in memory.
 _PAGE_ROWS: Final = 1000
 _PAGE_BYTES: Final = 256 << 10
 _DESCENDING_MAX: Final = 1000
+# Of contents in one document, as in every feed; and of those in an answer that is not sent page by page.
+_CONTENTS_BYTES: Final = 1 << 20
+_PAGE_CONTENTS_BYTES: Final = 16 << 20
 
 _HEAD: Final = b'{"results":['
 
@@ -58,7 +64,8 @@ async def changes(call: Call) -> AnyAnswer:
 async def _normal(call: Call, barrel: Barrel, asked: FeedOptions) -> AnyAnswer:
     """One whole answer where everything fits into a page, else page after page with flat memory."""
     if asked.descending or asked.limit == 0:
-        return await call.in_thread(_one_page, barrel, asked)
+        in_thread = call.in_step if asked.attachments == "contents" else call.in_thread
+        return await in_thread(_one_page, barrel, asked)
     pages = _Pages(call, _Reading(barrel, asked, await call.in_thread(_open, barrel, asked)))
     try:
         first = await pages.next()
@@ -101,11 +108,11 @@ class _Pages:
             return None
         if not self._begun:
             self._begun = True
-            page = await self._call.in_thread(self._reading.next_page)
+            page = await self._next_page()
             self._told = bool(page)
             return _HEAD + page
         while not self._reading.done:
-            if page := await self._call.in_thread(self._reading.next_page):
+            if page := await self._next_page():
                 comma, self._told = b"," if self._told else b"", True
                 return comma + page
         self._ended = True
@@ -114,12 +121,18 @@ class _Pages:
     async def close(self) -> None:
         await self._call.in_thread(self._reading.close)
 
+    async def _next_page(self) -> bytes:
+        """Contents are read on threads of their own: where they are kept may be far away."""
+        in_thread = self._call.in_step if self._reading.contents else self._call.in_thread
+        return await in_thread(self._reading.next_page)
+
 
 class _Reading:
     """One reader's way through a replay, up to its limit. A call that was given up is waited for by the next."""
 
     def __init__(self, barrel: Barrel, asked: FeedOptions, replay: Replay) -> None:
         self.done = False
+        self.contents = asked.attachments == "contents"
         self._barrel = barrel
         self._asked = asked
         self._replay = replay
@@ -131,11 +144,14 @@ class _Reading:
         """The next rows as JSON without brackets; empty where what was looked at does not match."""
         limit = self._asked.limit
         with self._lock:
-            rows_max = _PAGE_ROWS if limit is None else min(_PAGE_ROWS, limit - self._told)
+            most = PAGE_ROWS_MAX if self.contents else _PAGE_ROWS
+            rows_max = most if limit is None else min(most, limit - self._told)
             page = self._replay.next(rows_max, _PAGE_BYTES)
             self._told += len(page.rows)
             self._seq = page.seq
             self.done = page.caught_up or self._told == limit
+        if self.contents:
+            page.rows = [with_contents(self._barrel, row, _CONTENTS_BYTES, None) for row in page.rows]
         return encode_json(page.rows)[1:-1]
 
     def tail(self) -> bytes:
@@ -173,6 +189,11 @@ def _one_page(barrel: Barrel, asked: FeedOptions) -> Answer:
     page = barrel.changes(
         asked.since, limit=limit, descending=asked.descending, patterns=asked.patterns, docs=asked.docs
     )
+    left = _PAGE_CONTENTS_BYTES if asked.attachments == "contents" else 0
+    for row in page.results if left else ():
+        before = len(row.doc) if isinstance(row.doc, msgspec.Raw) else 0
+        with_contents(barrel, row, min(_CONTENTS_BYTES, left), None)
+        left -= (len(row.doc) if isinstance(row.doc, msgspec.Raw) else 0) - before
     rows = encode_json(page.results)[1:-1]
     return Answer(200, _HEAD + rows + _tail(page.last_seq, page.pending, page.epoch))
 

@@ -5,14 +5,18 @@ Conditions of HTTP (`If-Match`, `If-None-Match`) are turned into revisions here;
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import quote
 
-from broker.http.answers import Answer, Header, encode_json, etag, revisions_in
+from broker.http.answers import Answer, AnyAnswer, Header, encode_json, etag, revisions_in
 from broker.http.call import Call
 from broker.http.endpoint import route
+from broker.http.intake import body_through
+from broker.http.related import RELATED, boundary_of, read_related
+from broker.http.with_contents import inlined_answer, related_answer, wants_related
 from feeds import Barrel, Token, Write, Written
+from feeds.attachments.given import INLINE_TEXT_MAX
 from feeds.errors import BadRequest, Conflict, NotFound, PreconditionFailed, SpileError
 from feeds.paths import id_levels
 
@@ -27,15 +31,24 @@ async def put_document(call: Call) -> Answer:
     barrel = call.services.store.barrel(name)
     options = call.options()
     update = options.flag("update")
-    body = await call.body(call.services.limits.document_bytes_max)
+    boundary = boundary_of(call.header(b"content-type"))
+    body = await call.document() if boundary is None else b""
     rev, conditional = await _condition(call, barrel, id, options.text("rev"))
     fresh = call.header(b"if-none-match")
     if fresh is not None:
         _check_fresh(fresh, rev, update)
         conditional = True
-    write = await _checked(call, body, lambda: _put(body, id, rev, update, call.services.limits.document_bytes_max))
-    if fresh is not None and write.rev is not None:
-        raise BadRequest("The document has a _rev, and the request says that it must be new.")
+
+    def put(text: bytes) -> Write:
+        write = Write.put(text, id=id, rev=rev, update=update, bytes_max=call.services.limits.document_bytes_max)
+        if fresh is not None and write.rev is not None:
+            raise BadRequest("The document has a _rev, and the request says that it must be new.")
+        return write
+
+    if boundary is None:
+        write = await _checked(call, body, lambda: put(body))
+    else:
+        write, body = await _related(call, barrel, boundary, put)
     token = call.token("set" if update else "put", name, id, body)
     return await _write(call, barrel, write, token, conditional)
 
@@ -43,7 +56,7 @@ async def put_document(call: Call) -> Answer:
 async def create_document(call: Call) -> Answer:
     """Write a document whose id is in its `_id`, or is made here."""
     name = call.param("barrel")
-    body = await call.body(call.services.limits.document_bytes_max)
+    body = await call.document()
     write = await _checked(call, body, lambda: Write.put(body, bytes_max=call.services.limits.document_bytes_max))
     call.allow("write", name, document_path(write.id))
     barrel = call.services.store.barrel(name)
@@ -58,7 +71,7 @@ async def patch_document(call: Call) -> Answer:
     name, id = call.param("barrel"), call.param("id")
     call.allow("write", name, document_path(id))
     barrel = call.services.store.barrel(name)
-    body = await call.body(call.services.limits.document_bytes_max)
+    body = await call.document()
     rev, conditional = await _condition(call, barrel, id, call.options().text("rev"))
     bytes_max = call.services.limits.document_bytes_max
     write = await _checked(call, body, lambda: Write.merge(id, body, rev=rev, bytes_max=bytes_max))
@@ -75,7 +88,7 @@ async def delete_document(call: Call) -> Answer:
     return await _write(call, barrel, Write.delete(id, rev=rev), token, conditional)
 
 
-async def get_document(call: Call) -> Answer:
+async def get_document(call: Call) -> AnyAnswer:
     """The document as its winner, or as the revision asked for."""
     name, id = call.param("barrel"), call.param("id")
     call.allow("read", name, document_path(id))
@@ -84,13 +97,17 @@ async def get_document(call: Call) -> Answer:
     rev = options.text("rev")
     revs, conflicts, history = (options.flag(option) for option in ("revs", "conflicts", "history"))
     document = await call.in_thread(lambda: barrel.get(id, rev=rev, revs=revs, conflicts=conflicts, history=history))
-    if conflicts or history:
+    headers: list[Header] = [(b"vary", b"accept")]
+    if not conflicts and not history:
         # Both can change while the winner stays: no entity tag, no 304.
-        return Answer(200, document.json())
-    headers: list[Header] = [(b"etag", etag(document.rev))]
-    held = call.header(b"if-none-match")
-    if held is not None and _matches(held, document.rev):
-        return Answer(304, b"", headers)
+        held = call.header(b"if-none-match")
+        if wants_related(call.header(b"accept")):
+            return await related_answer(call, barrel, document.json(), headers)
+        headers.append((b"etag", etag(document.rev)))
+        if held is not None and _matches(held, document.rev):
+            return Answer(304, b"", headers)
+    if options.flag("attachments"):
+        return await inlined_answer(call, barrel, document.json(), headers)
     return Answer(200, document.json(), headers)
 
 
@@ -117,7 +134,30 @@ async def submit_one(call: Call, barrel: Barrel, write: Write, token: Token | No
     return outcome
 
 
+async def absorbed(call: Call, barrel: Barrel, write: Write) -> Write:
+    """The write, with the contents that it brings along stored."""
+    if not write.is_waiting:
+        return write
+    (stored,) = await call.in_step(lambda: barrel.absorb((write,), who=call.who))
+    call.waits_from_now()
+    return stored
+
+
+async def _related(call: Call, barrel: Barrel, boundary: str, put: Callable[[bytes], Write]) -> tuple[Write, bytes]:
+    """The document of a body with contents behind it, all of them stored; and what tells that body from others."""
+    limits = call.services.limits
+    text_max = limits.document_bytes_max + INLINE_TEXT_MAX
+
+    def take(body: Iterable[bytes]) -> tuple[Write, bytes]:
+        came = read_related(body, boundary, barrel, put, text_max)
+        (write,) = barrel.absorb((came.write,), follows=came.follows, who=call.who)
+        return write, b"\n".join((came.text, *(each.sha256.encode() for each in came.follows.values())))
+
+    return await body_through(call, take, limits.attachment_bytes_max + text_max)
+
+
 async def _write(call: Call, barrel: Barrel, write: Write, token: Token | None, conditional: bool) -> Answer:
+    write = await absorbed(call, barrel, write)
     try:
         written = await submit_one(call, barrel, write, token)
     except (Conflict, NotFound) as error:
@@ -125,10 +165,6 @@ async def _write(call: Call, barrel: Barrel, write: Write, token: Token | None, 
             raise PreconditionFailed(f"The document is not at the revision required: {error.reason}") from error
         raise
     return Answer(201 if written.created else 200, encode_json(written_json(written)), [(b"etag", etag(written.rev))])
-
-
-def _put(body: bytes, id: str, rev: str | None, update: bool, bytes_max: int) -> Write:
-    return Write.put(body, id=id, rev=rev, update=update, bytes_max=bytes_max)
 
 
 async def _checked(call: Call, body: bytes, check: Callable[[], Write]) -> Write:
@@ -168,8 +204,8 @@ _PLACE: Final = "/barrels/{barrel}/docs/{id...}"
 
 ROUTES = [
     route("POST", "/barrels/{barrel}/docs", "create_document", create_document),
-    route("GET", _PLACE, "get_document", get_document, ("rev", "revs", "conflicts", "history")),
-    route("PUT", _PLACE, "put_document", put_document, ("rev", "update")),
+    route("GET", _PLACE, "get_document", get_document, ("rev", "revs", "conflicts", "history", "attachments")),
+    route("PUT", _PLACE, "put_document", put_document, ("rev", "update"), streams=RELATED),
     route("PATCH", _PLACE, "patch_document", patch_document, ("rev",)),
     route("DELETE", _PLACE, "delete_document", delete_document, ("rev",)),
 ]

@@ -16,13 +16,15 @@ Handler = Callable[[Call], Awaitable[AnyAnswer]]
 class Endpoint:
     """`name` is what the description calls the operation; `options` are its query parameters, no others pass.
 
-    What `writes` waits for the writer, and is not let in while too much does.
+    What `writes` waits for the writer, and is not let in while too much does. Bodies of a type that begins with
+    `streams` are taken piece by piece, and charged for as they come.
     """
 
     name: str
     handler: Handler
     options: frozenset[str] = frozenset()
     writes: bool = False
+    streams: str | None = None
 
 
 Route = tuple[str, str, Endpoint]
@@ -32,7 +34,14 @@ _WRITING: Final = frozenset(("PUT", "PATCH", "DELETE", "POST"))
 
 
 def route(
-    method: str, template: str, name: str, handler: Handler, options: Sequence[str] = (), *, reads: bool = False
+    method: str,
+    template: str,
+    name: str,
+    handler: Handler,
+    options: Sequence[str] = (),
+    *,
+    reads: bool = False,
+    streams: str | None = None,
 ) -> Route:
     """A row of the route table. What is done by POST writes, unless it only `reads`."""
-    return method, template, Endpoint(name, handler, frozenset(options), method in _WRITING and not reads)
+    return method, template, Endpoint(name, handler, frozenset(options), method in _WRITING and not reads, streams)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast, get_args
 
 from broker.http.options import Options
 from feeds.errors import BadRequest
 from feeds.patterns import Pattern, parse_patterns
 from feeds.positions import Mark, Position, parse_since
+from listeners.stream.messages import Attachments
 
 MODES: Final = ("normal", "longpoll", "continuous", "eventsource")
-KNOWN: Final = ("since", "limit", "pattern", "docs", "descending", "feed", "heartbeat", "timeout")
+KNOWN: Final = ("since", "limit", "pattern", "docs", "attachments", "descending", "feed", "heartbeat", "timeout")
 
 # Proxies commonly give an idle connection a minute; ten seconds is the beat of the stream as well.
 HEARTBEAT_MS: Final = 10_000
@@ -29,6 +30,7 @@ class FeedOptions:
     since: Position | Mark
     patterns: Sequence[Pattern]
     docs: bool
+    attachments: Attachments
     limit: int | None
     descending: bool
     heartbeat_s: float | None
@@ -51,11 +53,16 @@ def read_feed_options(options: Options, last_event_id: str | None) -> FeedOption
         raise BadRequest(
             f"descending does not go with feed={mode}.", hint="Read backwards with feed=normal, and a limit."
         )
+    docs = options.flag("docs")
+    attachments = cast(Attachments, options.choice("attachments", get_args(Attachments), "stubs"))
+    if attachments == "contents" and not docs:
+        raise BadRequest("attachments=contents goes with docs=true.", hint="Contents stand in the documents.")
     return FeedOptions(
         mode=mode,
         since=parse_since(since),
         patterns=parse_patterns(options.texts("pattern")),
-        docs=options.flag("docs"),
+        docs=docs,
+        attachments=attachments,
         limit=options.number("limit", most=_LIMIT_MAX),
         descending=descending,
         heartbeat_s=_heartbeat(options),

@@ -49,6 +49,7 @@ class Follower:
             window=window,
             bytes=bytes_max,
             docs=docs,
+            attachments=asked.attachments,
         )
         self._arrays: asyncio.Queue[bytes] = asyncio.Queue(_QUEUE_ARRAYS_MAX)
         self._received = ""

@@ -6,9 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from broker.http.openapi_schemas import ASK_IN, BULK_IN, DOCUMENT_IN, LOCAL_IN, PATCH_IN, READ_IN, REVS_IN, ref
+from broker.http.openapi_schemas import (
+    ASK_IN,
+    BINARY,
+    BULK_IN,
+    DOCUMENT_IN,
+    LOCAL_IN,
+    PATCH_IN,
+    READ_IN,
+    RESOLUTION_IN,
+    REVS_IN,
+    ref,
+)
 
 _JSON: Final = "application/json"
+_BYTES: Final = "application/octet-stream"
 Answers = Mapping[int, tuple[str, Mapping[str, str | None]]]
 
 
@@ -55,6 +67,14 @@ _CHANGES: Final[Answers] = {
 }
 _CHANGES_ERRORS: Final = {**_BARREL_MISSING, 410: "The position is of another epoch, or outside of the log."}
 
+_UNREADABLE: Final = {500: "An attachment is damaged."}
+_CONTENT: Final[Answers] = {
+    200: ("The content.", {"*/*": None}),
+    206: ("A part of it.", {"*/*": None}),
+    304: ("It is what If-None-Match holds.", {}),
+}
+_NO_UPLOAD: Final = {404: "There is no such barrel, or no such upload of yours."}
+
 OPERATIONS: Final[dict[str, Operation]] = {
     "welcome": Operation("service", "Who answers here, and which version", _json("Welcome")),
     "health": Operation(
@@ -89,13 +109,17 @@ OPERATIONS: Final[dict[str, Operation]] = {
     "get_document": Operation(
         "documents",
         "Read a document",
-        {200: ("The document.", {_JSON: "Document"}), 304: ("It is what If-None-Match holds.", {})},
-        _MISSING,
-        ("If-None-Match-Read",),
+        {
+            200: ("The document.", {_JSON: "Document", "multipart/related": None}),
+            304: ("It is what If-None-Match holds.", {}),
+        },
+        {**_MISSING, **_UNREADABLE},
+        ("If-None-Match-Read", "Accept"),
+        options_of="document",
     ),
     "put_document": Operation(
         "documents",
-        "Write a document",
+        "Write a document; as `multipart/related` with contents of attachments behind it",
         _WRITTEN,
         _WRITE,
         ("If-Match", "If-None-Match", "Idempotency-Key"),
@@ -121,6 +145,27 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _KEYED,
         BULK_IN,
     ),
+    "list_conflicts": Operation(
+        "documents",
+        "The documents in conflict, a page of them",
+        _json("Conflicts", "In the order of their ids; `next` is the `after` of the page behind."),
+        _BARREL_MISSING,
+        options_of="conflicts",
+    ),
+    "get_conflict": Operation(
+        "documents",
+        "The live leaves of a document, the winner first",
+        _json("Leaves"),
+        {**_MISSING, 413: "They are too large to be shown together."},
+    ),
+    "resolve_conflict": Operation(
+        "documents",
+        "End a conflict: one leaf stands, or a document in place of all",
+        _json("Written", "The other leaves are deleted."),
+        {**_MISSING, **_WRITE, 409: "There is no such leaf or no conflict, or there are others than those seen."},
+        _KEYED,
+        RESOLUTION_IN,
+    ),
     "get_many": Operation(
         "documents",
         "Read many documents",
@@ -141,6 +186,68 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _json("BulkAnswer", "One result each, in order."),
         {**_MISSING, 413: "Too much was asked for."},
         body=REVS_IN,
+    ),
+    "get_attachment": Operation(
+        "attachments",
+        "Read an attachment, or a part of it",
+        _CONTENT,
+        {**_MISSING, **_UNREADABLE, 412: "The condition does not hold.", 416: "The range lies outside."},
+        ("Range", "If-Range", "If-Match-Read", "If-None-Match-Read"),
+    ),
+    "put_attachment": Operation(
+        "attachments",
+        "Put an attachment onto a document, or begin the document with it",
+        {
+            200: ("It stands in the place of another one.", {_JSON: "Attached"}),
+            201: ("There was none of that name.", {_JSON: "Attached"}),
+        },
+        {**_WRITE, **_MISSING},
+        (
+            *("If-Match-Attachment", "If-None-Match-Attachment", "Idempotency-Key"),
+            *("Repr-Digest", "Content-Digest", "Content-MD5", "Digest"),
+        ),
+        BINARY,
+        (_BYTES,),
+        body_required=False,
+    ),
+    "delete_attachment": Operation(
+        "attachments",
+        "Take an attachment from a document",
+        _json("Written"),
+        {**_WRITE, **_MISSING},
+        ("If-Match-Attachment", "Idempotency-Key"),
+    ),
+    "get_blob": Operation(
+        "replication",
+        "Read a content that some document of the barrel has, or a part of it",
+        _CONTENT,
+        {404: "No document of the barrel has it.", **_UNREADABLE, 412: "It is another.", 416: "Outside of it."},
+        ("Range", "If-Range", "If-Match-Read", "If-None-Match-Read"),
+    ),
+    "start_upload": Operation(
+        "attachments",
+        "Begin an upload that can be gone on with",
+        _json("Upload", "Begun; `Location` is where it goes on.", 201),
+        {**_BARREL_MISSING, 413: "It is larger than the limit.", 507: "There is no space left."},
+        ("Upload-Length", "Upload-Complete", "Repr-Digest"),
+        BINARY,
+        (_BYTES,),
+        body_required=False,
+    ),
+    "tell_upload": Operation("attachments", "How far an upload is", _json("Upload"), _NO_UPLOAD),
+    "append_upload": Operation(
+        "attachments",
+        "Send the next part of an upload, maybe its last",
+        _json("Upload"),
+        {**_NO_UPLOAD, 409: "It stands elsewhere, see `Upload-Offset`; or somebody else goes on with it."}
+        | {413: "It is larger than the limit.", 507: "There is no space left."},
+        ("Upload-Offset", "Upload-Complete", "Repr-Digest", "Content-Digest", "Content-MD5"),
+        BINARY,
+        ("application/partial-upload",),
+        body_required=False,
+    ),
+    "abort_upload": Operation(
+        "attachments", "Give an upload up", _json("Aborted"), {**_NO_UPLOAD, 409: "It is used."}
     ),
     "get_local": Operation("replication", "Read a local document", _json("Document"), _MISSING),
     "put_local": Operation(

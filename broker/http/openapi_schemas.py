@@ -42,6 +42,7 @@ _TEXT: Final[_Schema] = {"type": "string"}
 _FLAG: Final[_Schema] = {"type": "boolean"}
 _COUNT: Final[_Schema] = {"type": "integer", "minimum": 0}
 _TRUE: Final[_Schema] = {"const": True}
+_BYTES: Final[_Schema] = {"type": "integer", "minimum": 0, "maximum": 10**15 - 1}
 _POSITION: Final[_Schema] = {"type": "string", "pattern": r"^[0-9]{1,19}-[0-9a-z]{1,32}$"}
 _SINCE: Final[_Schema] = {"type": "string", "pattern": r"^(first|now|(0|[1-9][0-9]{0,17})(-[0-9a-z]{1,32})?)$"}
 _ID: Final[_Schema] = {"type": "string", "minLength": 1, "maxLength": 512}
@@ -51,6 +52,11 @@ _BARREL: Final[_Schema] = {"type": "string", "pattern": r"^[a-z][a-z0-9_$()+/-]*
 PARAMETERS: Final[dict[str, _Schema]] = {
     "barrel": _path("barrel", _BARREL, "The barrel's name; `/` in it is written %2F."),
     "id": _path("id", _ID, "The document's id: UTF-8 of 1 to 512 bytes without control characters."),
+    "name": _path("name", _ID, "The attachment's name, percent-encoded as one segment."),
+    "upload": _path("upload", {"type": "string", "minLength": 1, "maxLength": 128}, "The upload's id."),
+    "sha256": _path(
+        "sha256", {"type": "string", "pattern": "^(sha256-)?[0-9a-f]{64}$"}, "The content's sha256 in hex."
+    ),
     "listener": _path(
         "listener",
         {"type": "string", "minLength": 1, "maxLength": 128},
@@ -76,12 +82,22 @@ OPTIONS: Final[dict[str, tuple[_Schema, str]]] = {
     "update": (_FLAG, "Extend the winner, whatever it is."),
     "since": (_SINCE, "A position, `first` or `now`: what came after it is told."),
     "limit": (_COUNT | {"maximum": 2**53}, "At most so many rows."),
+    "conflicts.limit": ({"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many; 100 by itself."),
     "find.limit": ({"type": "integer", "minimum": 1, "maximum": 1000}, "At most so many hits; 100 by itself."),
     "pattern": (
         _list(_TEXT),
         "An MQTT topic filter over paths; repeated, any of them matches.",
     ),
     "docs": (_FLAG, "With the documents."),
+    "attachments": (
+        {"type": "string", "enum": ["stubs", "contents"]},
+        "With documents: attachments as stubs, or with their bytes as base64 `data`, up to 1 MiB of a document.",
+    ),
+    "document.attachments": (
+        _FLAG,
+        "With the bytes of attachments as base64 `data`, up to 16 MiB; those beyond stay stubs.",
+    ),
+    "upload": (_TEXT, "A finished upload whose content it is, in place of a body."),
     "descending": (_FLAG, "Backwards; changes then want a limit of 1000 at most."),
     "feed": (
         {"type": "string", "enum": ["normal", "longpoll", "continuous", "eventsource"]},
@@ -112,6 +128,21 @@ CONDITIONS: Final[dict[str, _Schema]] = {
         "Names this request: repeated with the same body within 24 h, it is answered again and not done again.",
         {"type": "string", "minLength": 1, "maxLength": 128},
     ),
+    "If-Match-Attachment": _header(
+        "If-Match", "Only if the document is at this revision, or the attachment has this tag.", _TEXT
+    ),
+    "If-Match-Read": _header("If-Match", "Only if the content has this tag.", _TEXT),
+    "If-None-Match-Attachment": _header("If-None-Match", "`*`: only if there is none of that name.", {"const": "*"}),
+    "Accept": _header("Accept", "`multipart/related`: with the contents of attachments behind the document.", _TEXT),
+    "Range": _header("Range", "One range of bytes; of several, the whole is sent.", _TEXT),
+    "If-Range": _header("If-Range", "The range only if the content has this tag, else the whole.", _TEXT),
+    "Repr-Digest": _header("Repr-Digest", "The sha-256 or md5 (RFC 9530) that the content has to have.", _TEXT),
+    "Content-Digest": _header("Content-Digest", "The same, of the bytes of this request.", _TEXT),
+    "Content-MD5": _header("Content-MD5", "The md5 of the bytes of this request, in base64.", _TEXT),
+    "Digest": _header("Digest", "As Repr-Digest, the way RFC 3230 wrote it.", _TEXT),
+    "Upload-Length": _header("Upload-Length", "The bytes that the content has in the end.", _BYTES),
+    "Upload-Complete": _header("Upload-Complete", "`?1`: these are the last bytes.", {"enum": ["?0", "?1"]}),
+    "Upload-Offset": _header("Upload-Offset", "Where the part begins.", _BYTES) | {"required": True},
     "Last-Event-ID": _header("Last-Event-ID", "Where an event source stands; beats `since`.", _TEXT),
 }
 
@@ -133,6 +164,8 @@ _ROW: Final = {
     },
 }
 _WRITTEN: Final = {"id": _TEXT, "rev": _TEXT, "seq": _COUNT, "repeated": _TRUE, "unchanged": _TRUE}
+_USER_KEY: Final[_Schema] = {"type": "string", "pattern": "^[^_]", "minLength": 1, "maxLength": 256}
+_FUNCTION: Final[_Schema] = {"type": "string", "pattern": "^[A-Za-z][A-Za-z0-9_.:-]*$", "maxLength": 128}
 _SETTINGS: Final[dict[str, _Schema]] = {
     "retain": _FLAG,
     "publish": {
@@ -144,6 +177,14 @@ _SETTINGS: Final[dict[str, _Schema]] = {
     "replicate_expiry": _FLAG,
     "revs_limit": {"type": "integer", "minimum": 1, "maximum": 1000000},
     "log_kept": {"type": "number", "minimum": 0, "maximum": 3153600000},
+    "merge": {
+        "anyOf": [
+            {"type": "null"},
+            _object("rule", {"rule": {"const": "fields"}}),
+            _object("rule field", {"rule": {"const": "newest"}, "field": _USER_KEY}),
+            _object("rule name", {"rule": {"const": "python"}, "name": _FUNCTION}),
+        ]
+    },
 }
 
 _STATE: Final[_Schema] = {"enum": ["running", "waiting", "failing"]}
@@ -192,6 +233,19 @@ SCHEMAS: Final[dict[str, _Schema]] = {
     "Dropped": _object("dropped", {"dropped": _TEXT}),
     "Document": _object("_id _rev", {"_id": _ID, "_rev": _TEXT}, more=True),
     "Written": _object("id rev seq", _WRITTEN),
+    "Attached": _object("id rev seq digest length", {**_WRITTEN, "digest": _TEXT, "length": _COUNT}),
+    "Upload": _object(
+        "upload size length complete",
+        {
+            "upload": _TEXT,
+            "size": _COUNT,
+            "length": {"type": ["integer", "null"], "minimum": 0},
+            "complete": _FLAG,
+            "digest": _TEXT,
+            "md5": _TEXT,
+        },
+    ),
+    "Aborted": _object("aborted", {"aborted": _TEXT}),
     "LocalWritten": _object("id rev", {"id": _TEXT, "rev": _TEXT}),
     "Refusal": _object(
         "error reason", {"id": {"type": ["string", "null"]}, "error": _TEXT, "reason": _TEXT}, more=True
@@ -201,6 +255,19 @@ SCHEMAS: Final[dict[str, _Schema]] = {
         "results",
         {"results": _list({"anyOf": [_object("doc", {"doc": ref("Document")}), ref("Refusal")]})},
     ),
+    "Conflicts": _object(
+        "results next",
+        {
+            "results": _list(
+                _object(
+                    "id rev conflicts seq",
+                    {"id": _TEXT, "rev": _TEXT, "conflicts": _list(_TEXT), "seq": _COUNT, "reason": _TEXT},
+                )
+            ),
+            "next": {"type": ["string", "null"]},
+        },
+    ),
+    "Leaves": _object("id leaves", {"id": _TEXT, "leaves": _list(ref("Document"))}),
     "RevsDiff": {
         "type": "object",
         "additionalProperties": _object("missing", {"missing": _list(_TEXT), "possible_ancestors": _list(_TEXT)}),
@@ -248,9 +315,33 @@ SCHEMAS: Final[dict[str, _Schema]] = {
     ),
 }
 
+
+def _or_null(*kinds: str) -> _Schema:
+    return {"type": [*kinds, "null"]}
+
+
+_ATTACHMENT: Final = _object(
+    "",
+    {
+        "data": _or_null("string"),
+        "stub": _or_null("boolean"),
+        "follows": _or_null("boolean"),
+        "link": _or_null("string"),
+        "upload": _or_null("string"),
+        "content_type": _or_null("string"),
+        "digest": _or_null("string"),
+        "length": _or_null("integer"),
+        "revpos": _or_null("integer"),
+    },
+    about="Given by exactly one of data (base64), stub, link, upload and follows.",
+)
+_ATTACHMENTS: Final = {"type": "object", "additionalProperties": _ATTACHMENT}
+BINARY: Final = {"type": "string", "format": "binary"}
+
 DOCUMENT_IN: Final = _object(
     "",
     {
+        "_attachments": _ATTACHMENTS,
         "_id": _ID,
         "_rev": _REV,
         "_deleted": _FLAG,
@@ -270,9 +361,17 @@ READ_IN: Final = _object(
 PATCH_IN: Final = {
     "type": "object",
     "description": "A JSON merge patch (RFC 7396).",
+    "properties": {
+        "_attachments": _ATTACHMENTS | {"additionalProperties": {"anyOf": [_ATTACHMENT, {"type": "null"}]}}
+    },
     "patternProperties": {"^(?!_)": True},
     "additionalProperties": False,
 }
+RESOLUTION_IN: Final = _object(
+    "",
+    {"rev": {"anyOf": [_REV, {"type": "null"}]}, "doc": DOCUMENT_IN, "leaves": _list(_REV)},
+    about="Either `rev`, the leaf that stands, or `doc`, what stands in place of all; `leaves`: those that you saw.",
+)
 REVS_IN: Final = {
     "type": "object",
     "additionalProperties": _list(_REV),
@@ -291,6 +390,6 @@ ASK_IN: Final = _object(
     {
         name: _in_body(name, schema)
         for name, (schema, _) in OPTIONS.items()
-        if name in ("since", "limit", "pattern", "docs", "descending", "feed", "heartbeat", "timeout")
+        if name in ("since", "limit", "pattern", "docs", "attachments", "descending", "feed", "heartbeat", "timeout")
     },
 )

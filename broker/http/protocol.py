@@ -117,6 +117,13 @@ class HttpConnection(HttpToolsProtocol):
         else:
             super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        answered = self.cycle is not None and self.cycle.response_complete
+        if answered and self.cycle.more_body and self._body_timer is None:
+            # It was answered before its body was in: the rest is taken and forgotten, for a while.
+            self._body_timer = self.loop.call_later(REFUSED_BODY_S_MAX, self.transport.abort)
+
     def data_received(self, data: bytes) -> None:
         if not self.transport.is_closing():
             super().data_received(data)

@@ -47,6 +47,7 @@ class HttpServer:
         await asyncio.wait((self.finished,), timeout=_DROPPED_S_MAX)
         if not self.finished.done():
             self.finished.cancel()
+        await asyncio.get_running_loop().run_in_executor(None, self._app.admission.transfers.close)
 
 
 async def serve_http(app: Application, host: str, port: int, *, stop_s_max: int = STOP_S_MAX) -> HttpServer:

@@ -57,6 +57,12 @@ class HttpLimits:
 
     document_bytes_max: int = 8 << 20
     bulk_bytes_max: int = 64 << 20
+    attachment_bytes_max: int = 16 << 30
+    """One attachment."""
+    uploads_max: int = 64
+    """Attachments on their way in at once: each has a thread, and some MiB on their way to the disk."""
+    downloads_max: int = 256
+    """Attachments on their way out at once, but for small ones: each holds a piece of up to 1 MiB, or two."""
     connections_max: int = 10_000
     """Connections open at once."""
     requests_max: int = 512

@@ -127,6 +127,13 @@ class Regulator:
             return 0.0
         return self._rates.charge(client, units_read(size) - 1, self._clock())
 
+    def has_written(self, client: str, size: int) -> float:
+        """So many bytes came from the client in a body that is taken piece by piece; for how many seconds it owes
+        them. They are not in work: they wait for a disk, and not for the writer."""
+        if self._rates is None or not size:
+            return 0.0
+        return self._rates.charge(client, units_written(size), self._clock())
+
     # How long writes wait
 
     def now(self) -> float:

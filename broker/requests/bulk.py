@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from broker.requests.answers import encode_json, too_large, written_fields
+from broker.requests.attached import all_with_contents
 from broker.requests.bodies import Body, checked_token, read_body
 from broker.requests.serving import Asked, Result, Serving
 from feeds import Outcome, Write, Written
@@ -40,6 +41,7 @@ async def bulk(serving: Serving, asked: Asked) -> Result:
         async with lane.turn:
             body, prepared = await serving.checked(len(asked.payload), prepare)
             barrel = serving.barrel(asked)
+            prepared = await all_with_contents(serving, asked, barrel, prepared)
             writes = [each for each in prepared if isinstance(each, Write)]
             future = None
             if writes:

@@ -1,6 +1,7 @@
 """What is called by name: the table of calls, and those that read: get, revs_diff, info, head.
 
-Bodies and results are those of HTTP. `bulk`, `local`, `ranges` and `uploads` have modules of their own.
+Bodies and results are those of HTTP. `blobs`, `bulk`, `conflicts`, `local`, `ranges` and `uploads` have modules of
+their own.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from typing import Final
 import msgspec
 
 from broker.requests.answers import encode_json, too_large, wrapped
+from broker.requests.blobs import blob_put, blob_range
 from broker.requests.bodies import Body
 from broker.requests.bulk import bulk
+from broker.requests.conflicts import conflicts, resolve
 from broker.requests.local import local
 from broker.requests.ranges import body_range
 from broker.requests.serving import Asked, Result, Serving
@@ -44,8 +47,10 @@ class Calls:
         self.uploads = Uploads(serving)
         self._serving = serving
         self._writing: dict[str, Callable[[Serving, Asked], Awaitable[Result]]] = {
+            "blob_put": blob_put,
             "bulk": bulk,
             "local": local,
+            "resolve": resolve,
             "body_put": self.uploads.take,
         }
 
@@ -133,7 +138,9 @@ def _one_read(wanted: _Wanted, found: Document | SpileError) -> bytes:
 _Reading = Callable[[Serving, Asked, Body], Awaitable[bytes]]
 
 _READING: Final[dict[str, _Reading]] = {
+    "blob": blob_range,
     "body": body_range,
+    "conflicts": conflicts,
     "get": _get,
     "head": _head,
     "info": _info,

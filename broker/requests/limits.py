@@ -35,5 +35,7 @@ class RequestLimits:
     """The same of all clients."""
     upload_pieces_max: int = 1_000
     """Ranges of one upload with gaps between them; a client that sends in order has one."""
+    blob_bytes_max: int = 1 << 40
+    """Of the content of one attachment."""
     uploads_remembered: int = 4_096
     """Finished uploads whose answer is kept, for ranges that come again."""

@@ -53,7 +53,7 @@ _ANSWERED: dict[str, tuple[Serve, str]] = {
 
 # What waits for the writer, as verbs and as calls by name.
 _WRITING = frozenset(("put", "set", "merge", "delete"))
-_WRITING_CALLS = frozenset(("bulk", "local", "body_put"))
+_WRITING_CALLS = frozenset(("bulk", "local", "body_put", "blob_put", "resolve"))
 
 
 def _writes(verb: str, rest: str) -> bool:
@@ -154,6 +154,7 @@ class RequestService:
     def close(self) -> None:
         """Forget what clients have begun to upload; requests in work are ended by the broker."""
         self._calls.uploads.close()
+        self._serving.names.clear()
 
     def stats(self) -> dict[str, Any]:
         """What is in work and its limits, and what was done since the start."""
@@ -161,6 +162,7 @@ class RequestService:
             **shown((self._requests, self._bytes)),
             "clients": len(self._serving.lanes),
             **self._calls.uploads.stats(),
+            "blob_uploads": len(self._serving.names),
             "served": dict(self._served),
             "rejected": dict(self._rejected),
             "unheard": self._unheard,

@@ -11,9 +11,11 @@ from typing import Any, Literal, TypeVar
 from broker.mqtt.contract import Client
 from broker.mqtt.topicnames import ANONYMOUS
 from broker.regulation import Regulator
+from broker.requests.attached import with_contents
 from broker.requests.bodies import Body, read_body
 from broker.requests.lanes import Lanes, outcomes_of
 from broker.requests.limits import RequestLimits
+from broker.requests.naming import Names
 from broker.requests.topics import Place
 from feeds import Barrel, Outcome, Store, Token, Write, Written
 from feeds.errors import SpileError
@@ -58,6 +60,7 @@ class Serving:
         self.limits = limits
         self.regulator = regulator
         self.lanes = Lanes()
+        self.names = Names(limits.uploads_per_client, limits.upload_s, limits.uploads_remembered)
         self._readers = readers
         self._decide = decide
 
@@ -99,7 +102,9 @@ class Serving:
             async with lane.turn:
                 write, token = await self.checked(size, prepare)
                 self.allow(asked, "write", document_path(write.id))
-                lane.last = future = self.barrel(asked).submit((write,), token=token)
+                barrel = self.barrel(asked)
+                write = await with_contents(self, asked, barrel, write)
+                lane.last = future = barrel.submit((write,), token=token)
             outcome = (await self.outcomes(asked, future))[0]
         if isinstance(outcome, SpileError):
             raise outcome

@@ -18,6 +18,7 @@ import msgspec
 
 from broker.requests.answers import encode_json, written_fields
 from broker.requests.assembly import Assembly
+from broker.requests.attached import with_contents
 from broker.requests.bodies import read_body
 from broker.requests.serving import Asked, Prepared, Result, Serving, document_path
 from feeds import Outcome, Token, Write, Written
@@ -113,6 +114,7 @@ class Uploads:
                             return encode_json(received), token
                         with self._ending(key, upload):
                             write, bound = await self._prepared(serving, asked, part, upload, token)
+                            write = await with_contents(serving, asked, barrel, write)
                             lane.last = upload.written = barrel.submit((write,), token=bound)
             with _about(part.upload), self._ending(key, upload):
                 outcome = (await serving.outcomes(asked, upload.written))[0]

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from hashlib import sha256
+from hashlib import md5, sha256
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ logger = logging.getLogger("spile.blobs")
 
 LEFTOVERS_EVERY = 3600.0  # seconds
 SCRUB_BYTES = 64 * 1024 * 1024  # of one round of upkeep: a minute's share of a disk that has other work to do
+HEAD_BYTES = 64 * 1024  # up to this a content is hashed before it is written: the same again costs no disk
 _TOGETHER = 32  # small contents on their way to the disk at once: they share its syncs
 
 Where = Contents | Path | str
@@ -49,11 +50,14 @@ class Blobs:
         clock: Callable[[], float],
         where: Where | None,
         kept: float = BLOBS_KEPT,
+        owner: Callable[[], str] | None = None,
     ) -> None:
+        """`owner` is what the place of the contents is told whose they are: no other store may use it then."""
         self.rows = StoredBlobs(database, statements, writer, clock)
         self.collector = Collector(self, database, statements, writer, clock, kept)
         self._clock = clock
         self._where = where
+        self._owner = owner
         self._kept = kept
         self._guard = threading.Lock()
         self._opening = threading.Lock()
@@ -90,6 +94,8 @@ class Blobs:
         contents = open_contents(self._where) if isinstance(self._where, (str, Path)) else self._where
         try:
             self.rows.belong_to(contents.identity)
+            if self._owner is not None:
+                contents.claim(self._owner())
         except BaseException:
             if own:
                 contents.close()
@@ -148,8 +154,16 @@ class Blobs:
     ) -> Content:
         """Store a content that comes in pieces; `length` is how long it has to be, `announced` what else it has to
         agree with. Whatever hinders that, nothing of it stays."""
-        with self.contents.begin(length) as incoming:
-            for piece in pieces:
+        contents = self.contents
+        coming = iter(pieces)
+        head, is_all = _head(coming)
+        if is_all and length in (None, len(head)):
+            if announced is not None:
+                announced.check("upload", _content(head))
+            return self.keep([head])[0]  # written only if it is not here yet
+        with contents.begin(length) as incoming:
+            incoming.write(head)
+            for piece in coming:
                 incoming.write(piece)
             stored = incoming.finish()
         return self.accept(stored, announced)
@@ -308,6 +322,21 @@ class Blobs:
 def content_of(stored: Stored) -> Content:
     """What a complete copy is, wherever it is."""
     return Content(stored.sha256.hex(), b64encode(stored.md5).decode(), stored.length)
+
+
+def _content(data: bytes) -> Content:
+    return Content(sha256(data).hexdigest(), b64encode(md5(data, usedforsecurity=False).digest()).decode(), len(data))
+
+
+def _head(pieces: Iterator[bytes]) -> tuple[bytes, bool]:
+    """The first bytes, more than `HEAD_BYTES` of them unless that is all; and whether it is."""
+    head = bytearray()
+    while len(head) <= HEAD_BYTES:
+        piece = next(pieces, None)
+        if piece is None:
+            return bytes(head), True
+        head += piece
+    return bytes(head), False
 
 
 def folder_of(where: Where | None) -> Path | None:

@@ -15,12 +15,11 @@ from msgspec import UNSET
 
 from feeds.attachments.blobs import Blobs
 from feeds.attachments.given import Given, check_name, check_type, read_digest
-from feeds.attachments.stubs import DEFAULT_TYPE, SHA256, Content, Stub, stubs_of
+from feeds.attachments.stubs import DEFAULT_TYPE, Content, Stub, stubs_of
 from feeds.blobs.contents import PIECE_BYTES_MAX
 from feeds.body import check_id
 from feeds.errors import BadRequest, Deleted, Missing, MissingStub, NotFound, SpileError
 from feeds.faults import shown
-from feeds.storage.holdings import holding_statements
 from feeds.writes import Token, Write, Written
 
 if TYPE_CHECKING:
@@ -153,22 +152,6 @@ class BarrelAttachments:
         content = self._blobs.find(sha256).content
         told = (kind, content.length, content.digest, content.md5, stub.revpos, None)
         return Attachment(id_, rev, name, *told, self._blobs)
-
-    def content(self, sha256: str) -> Attachment:
-        """A content that some revision of the barrel has, by its sha256 in hex; NotFound for any other, whether it is
-        in the store or not."""
-        store = self._barrel.store
-        statement = holding_statements(store.statements).held_by_digest
-        with store.database.reading() as connection:
-            row = connection.exec_driver_sql(statement, (self._barrel.key, sha256)).first()
-        if row is None:
-            raise NotFound(
-                f"No document of {self._barrel.name!r} has the content {SHA256}{sha256}",
-                hint="Contents are read through a barrel that has them.",
-            )
-        found = Content(*row)
-        told = (DEFAULT_TYPE, found.length, found.digest, found.md5, 0, None)
-        return Attachment("", "", sha256, *told, self._blobs)
 
     def absorb(self, writes: Iterable[Write], follows: Mapping[str, Content], who: str) -> list[Write]:
         """See `Barrel.absorb`."""

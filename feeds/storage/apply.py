@@ -15,10 +15,12 @@ from feeds.errors import Conflict, Deleted, Missing, MissingStub, NotFound, TooL
 from feeds.faults import shown
 from feeds.revisions import Revision, next_revision
 from feeds.storage.expiry import check_expiry
+from feeds.storage.purging import purge
 from feeds.storage.schema import MISSING, OWN
+from feeds.storage.settling import choose, settle_by_rule, stubs_to_choose_from, supersede
 from feeds.storage.state import DocState, decode, revision_of
 from feeds.storage.work import BarrelWork
-from feeds.tree import EMPTY, Node, Tree, graft, history, leaves, ordered_leaves, tree_of
+from feeds.tree import EMPTY, Node, Tree, graft, leaves, ordered_leaves, tree_of
 from feeds.writes import Verb, Write, Written
 
 
@@ -38,7 +40,13 @@ def apply(work: BarrelWork, write: Write, bytes_max: int = DOCUMENT_BYTES_MAX) -
         return _replicate(work, state, write)
     if verb is Verb.EXPIRE:
         return _expire(work, state, write)
-    return _purge(work, state, write)
+    if verb is Verb.PURGE:
+        return purge(work, state, write)
+    if verb is Verb.CHOOSE:
+        return choose(work, _swept(work, state), write)
+    if verb is Verb.SUPERSEDE:
+        return _supersede(work, _swept(work, state), write)
+    return settle_by_rule(work, state, bytes_max) or _as_it_is(work, state, write)
 
 
 def _swept(work: BarrelWork, state: DocState | None) -> DocState | None:
@@ -330,44 +338,19 @@ def _near(tree: Tree, path: Sequence[Revision], limit: int) -> Sequence[Revision
 
 def _expire(work: BarrelWork, state: DocState | None, write: Write) -> Written:
     if state is None or state.deleted or state.expires is None or state.expires > work.now:
-        return Written(write.id, "" if state is None else str(state.winner.revision), work.seq, unchanged=True)
+        return _as_it_is(work, state, write)
     return _extend(work, state, write.id, state.winner, True, b"{}", {}, expired=True)
 
 
-def _purge(work: BarrelWork, state: DocState | None, write: Write) -> Written:
-    if state is None:
-        raise Missing(f"{write.id!r} was never written here")
-    leaving = {rev.key for rev in write.purged}
-    unknown = leaving - {leaf.key for leaf in state.leaves}
-    if unknown:
-        raise Conflict(
-            f"{write.id!r} has no leaf {', '.join(f'{g}-{d}' for g, d in sorted(unknown))}",
-            hint="Purge takes leaves; read them with ?conflicts=true.",
-        )
-    work.flush()
-    work.load_body(state)
-    staying = [leaf for leaf in state.leaves if leaf.key not in leaving] if leaving else []
-    if staying:
-        return _purge_branches(work, state, staying)
-    work.log_purge(write.id, state)
-    paths = [(work.number(shape), value, state.doc, places) for shape, value, places in state.winner_paths()]
-    for key in paths:
-        work.run_delete(work.statements.delete_path, key)
-    work.run_delete(work.statements.delete_revs, (work.barrel, state.doc))
-    work.run_delete(work.statements.delete_doc, (work.barrel, state.doc))
-    if state.deleted:
-        work.deleted -= 1
-    else:
-        work.live -= 1
-        work.bytes -= len(state.body or b"")
-    work.states[write.id] = None
-    return Written(write.id, str(state.winner.revision), work.seq)
+def _as_it_is(work: BarrelWork, state: DocState | None, write: Write) -> Written:
+    return Written(write.id, "" if state is None else str(state.winner.revision), work.seq, unchanged=True)
 
 
-def _purge_branches(work: BarrelWork, state: DocState, staying: list[Node]) -> Written:
-    tree = work.tree(state)
-    kept = {revision.key for leaf in staying for revision in history(tree, leaf.revision)}
-    for key in tree.keys() - kept:
-        work.run_delete(work.statements.delete_rev, (work.barrel, state.doc, *key))
-    work.change(state, state.id, ordered_leaves(staying), None, None)
-    return Written(state.id, str(state.winner.revision), work.seq)
+def _supersede(work: BarrelWork, state: DocState | None, write: Write) -> Written:
+    stubs = None
+    if state is not None and not state.deleted:
+        _check_expiry(work, write.deleted, write.data)
+        if write.attachments is not None:
+            parent = write.rev or state.winner.revision
+            stubs = _resolved(work, write, stubs_to_choose_from(work, state), parent.generation + 1)
+    return supersede(work, state, write, stubs)

@@ -18,7 +18,7 @@ from feeds.errors import Damaged
 from feeds.revisions import revision_digest
 from feeds.storage.blobcheck import ContentCheck, RefCheck, stray_problems
 from feeds.storage.indexcheck import IndexCheck
-from feeds.storage.schema import DELETED, MISSING, OWN, barrels, blobs, docs, log, paths, revs, shapes
+from feeds.storage.schema import CONFLICTS, DELETED, MISSING, OWN, barrels, blobs, docs, log, paths, revs, shapes
 from feeds.storage.session import streamed
 from feeds.storage.state import decode, other_leaves
 from feeds.tree import Node, Tree, leaves, ordered_leaves, tree_of
@@ -283,6 +283,9 @@ class _Document:
         if told != right:
             found.leaves.append((barrel.barrel, barrel.name, row.id))
             found.add(f"{name} has the leaves {_names(right)}, and is told with {_names(told)}")
+        elif bool(row.flags & CONFLICTS) is not (len(right) > 1 and not right[1][2]):
+            found.leaves.append((barrel.barrel, barrel.name, row.id))
+            found.add(f"{name} is{' not' * (not row.flags & CONFLICTS)} listed among the conflicts")
         data: dict[str, Any] | None = None
         size = 0
         leaf_keys = {leaf[:2] for leaf in right}

@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from feeds.errors import BadRequest
 from feeds.faults import shown
+
+if TYPE_CHECKING:
+    from feeds.barrels import BarrelSettings
 
 # A date, a time and an offset, as RFC 3339 has them; it lets a space or a small letter stand for the T.
 _TIME = re.compile(
@@ -31,6 +34,18 @@ def expiry_time(value: Any) -> float | None:
         return parsed.timestamp() + leap + float(fraction or 0)
     except (ValueError, OverflowError):
         return None
+
+
+def expiry_of(settings: BarrelSettings, now: float, data: Mapping[str, Any]) -> float | None:
+    """When a document that is written `now` expires, by the settings of its barrel."""
+    ends = []
+    if settings.ttl is not None:
+        ends.append(now + settings.ttl)
+    if settings.ttl_field is not None:
+        named = expiry_time(data.get(settings.ttl_field))
+        if named is not None:
+            ends.append(named)
+    return min(ends, default=None)
 
 
 def check_expiry(field: str, data: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from feeds.barrels import settings_of
 from feeds.errors import NotFound
 from feeds.storage.clearing import Clearing
+from feeds.storage.conflicts import settle_waiting
 from feeds.storage.state import other_leaves
 from feeds.storage.transaction import Transaction
 from feeds.storage.upkeep import Upkeep
@@ -43,11 +44,12 @@ class Maintenance:
         self._gone_due = True
 
     def round(self, contents: bool = True) -> dict[str, int]:
-        """One bounded round; what it did, in rows: expired, log, bodies, gone, tokens, dropped, uploads, and with
-        `contents` what `Blobs.round` tells."""
+        """One bounded round; what it did, in rows: expired, settled, log, bodies, gone, tokens, dropped, uploads, and
+        with `contents` what `Blobs.round` tells."""
         with self._running:
             barrels = self._rows(self._sql.barrels)
             done = {"expired": self._expire(barrels)}
+            done["settled"] = self._settle(barrels)
             done["log"], done["bodies"] = self._forget(barrels)
             done["gone"] = self._forget_gone()
             done["tokens"] = self._forget_tokens()
@@ -78,6 +80,20 @@ class Maintenance:
         return dropped
 
     # -- what a round does
+
+    def _settle(self, barrels: Barrels) -> int:
+        """Ask merge rules about conflicts that were there before the rule was; not twice about the same leaves."""
+        settled = 0
+        rules = {row[1]: rule for row in barrels if (rule := settings_of(row[4]).merge) is not None}
+        self._store.merging.needs({name: rule.name for name, rule in rules.items() if rule.name is not None})
+        for key, name, *_ in barrels:
+            if name not in rules or name in self._store.merging.missing:
+                continue
+            try:
+                settled += settle_waiting(self._store, key, name)
+            except NotFound:
+                continue  # dropped meanwhile
+        return settled
 
     def _expire(self, barrels: Barrels) -> int:
         expired = 0

@@ -7,7 +7,19 @@ from typing import Any
 
 from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal_column, select, tuple_, update
 
-from feeds.storage.schema import barrels, docs, gone, locals_, log, meta, paths, publishers, revs, shapes
+from feeds.storage.schema import (
+    barrels,
+    docs,
+    gone,
+    in_conflict,
+    locals_,
+    log,
+    meta,
+    paths,
+    publishers,
+    revs,
+    shapes,
+)
 from feeds.storage.statements import Statements
 
 DOC_COLUMNS = (
@@ -77,12 +89,21 @@ class Queries:
             "barrel",
             "ids",
         )
+        # barrel, after, limit -> documents in conflict, by id
+        self.conflicts = statements.by_id(
+            select(*DOC_COLUMNS)
+            .where(docs.c.barrel == barrel, docs.c.id > after, in_conflict)
+            .order_by(docs.c.id)
+            .limit(limit)
+            .offset(_NOTHING),
+            *("barrel", "after", "row_limit"),
+            index="ix_docs_conflicts",
+        )
         self.find_rev = statements.find_rev
-        self.find_tree = sql(
-            select(revs.c.generation, revs.c.digest, revs.c.parent, revs.c.flags, revs.c.body.is_(None)).where(
-                revs.c.barrel == barrel, revs.c.doc == bindparam("doc")
-            ),
-            *("barrel", "doc"),
+        of_tree = (revs.c.generation, revs.c.digest, revs.c.parent, revs.c.flags, revs.c.body.is_(None), revs.c.doc)
+        self.find_trees = sql(
+            select(*of_tree).where(revs.c.barrel == barrel, statements.among(revs.c.doc, "numbers")),
+            *("barrel", "numbers"),
         )
 
         # barrel, after, limit -> entries of the log with the winner's body of then

@@ -17,6 +17,7 @@ from feeds.storage.schema import DELETED, EXPIRED, MISSING
 from feeds.storage.state import other_leaves
 from feeds.tree import Key
 
+_TREES = 50  # histories read together: each may be a thousand revisions long
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -73,21 +74,37 @@ class Reader:
         ids = list(dict.fromkeys(each.id for each in wanted))
         rows = {row[2]: row for row in self._rows(self._queries.docs_by_id, self._barrel, self._queries.as_list(ids))}
         found: list[Document | SpileError] = []
-        for each in wanted:
-            try:
-                found.append(self._document(each, rows.get(each.id)))
-            except SpileError as error:
-                found.append(error)
+        for begin in range(0, len(wanted), _TREES):
+            part = wanted[begin : begin + _TREES]
+            trees = self._trees(
+                {rows[each.id][0] for each in part if (each.revs or each.history) and each.id in rows}
+            )
+            for each in part:
+                row = rows.get(each.id)
+                try:
+                    found.append(self._document(each, row, trees.get(row[0], {}) if row is not None else {}))
+                except SpileError as error:
+                    found.append(error)
         return found
 
-    def _document(self, wanted: Wanted, row: Any) -> Document:
+    def _trees(self, numbers: set[int]) -> dict[int, dict[Key, Any]]:
+        """All revisions known of some documents, by their numbers."""
+        trees: dict[int, dict[Key, Any]] = {}
+        if numbers:
+            listed = self._queries.as_list(sorted(numbers))
+            for row in self._rows(self._queries.find_trees, self._barrel, listed):
+                trees.setdefault(row[5], {})[row[0], row[1]] = row
+        return trees
+
+    def _document(self, wanted: Wanted, row: Any, tree: Mapping[Key, Any]) -> Document:
         if row is None:
             raise Missing(f"{wanted.id!r} was never written here")
         doc, seq, document_id, generation, digest, flags, others, expires, _, body = row
         leaves = [(generation, digest), *(leaf.key for leaf in other_leaves(others))]
         if wanted.rev is not None:
             revision = Revision.parse(wanted.rev)
-            body, flags = self._revision(document_id, doc, revision)
+            if revision.key != (generation, digest) or body is None:
+                body, flags = self._revision(document_id, doc, revision)
             generation, digest = revision.generation, revision.digest
         elif flags & DELETED:
             how = "has expired" if flags & EXPIRED else "was deleted"
@@ -100,7 +117,6 @@ class Reader:
             if live:
                 extra["_conflicts"] = live
         if wanted.revs or wanted.history:
-            tree = {(each[0], each[1]): each for each in self._rows(self._queries.find_tree, self._barrel, doc)}
             told: dict[Key, str] = {}
             path = _branch(tree, (generation, digest), told)
             if wanted.revs:
@@ -162,7 +178,7 @@ def _branch(tree: Mapping[Key, Any], leaf: Key, told: dict[Key, str]) -> list[tu
         if at in told:
             path.append((at, told[at]))
             break
-        generation, _, parent, flags, no_body = tree[at]
+        generation, _, parent, flags, no_body, _ = tree[at]
         if flags & MISSING:
             status = "missing"
         elif flags & DELETED:

@@ -18,9 +18,22 @@ from feeds.errors import SpileError
 from feeds.storage.blobcheck import extra_refs, missing_refs
 from feeds.storage.checks import Check, CheckReport, Findings, Progress
 from feeds.storage.indexcheck import extra_rows, given_rows, standing_and_left
-from feeds.storage.schema import DELETED, barrels, blob_refs, blobs, docs, gone, log, paths, revs, shapes
+from feeds.storage.schema import (
+    CONFLICTS,
+    DELETED,
+    EXPIRED,
+    barrels,
+    blob_refs,
+    blobs,
+    docs,
+    gone,
+    log,
+    paths,
+    revs,
+    shapes,
+)
 from feeds.storage.session import streamed
-from feeds.storage.state import other_leaves
+from feeds.storage.state import in_conflict, other_leaves
 from feeds.storage.transaction import Transaction
 from feeds.tree import leaves, ordered_leaves
 
@@ -91,6 +104,8 @@ def _mend_leaves(barrel: int, name: str, document_id: str, transaction: Transact
         work.body_of(state, right[0])
         work.change(state, document_id, right, None, None)
     transaction.release(barrel)
+    flag = CONFLICTS if in_conflict(right) else 0
+    connection.execute(update(docs).values(flags=docs.c.flags.bitwise_and(DELETED | EXPIRED) + flag).where(mine))
 
 
 def _mend_index(barrel: int, transaction: Transaction) -> None:

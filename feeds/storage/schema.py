@@ -19,6 +19,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    literal_column,
     text,
 )
 
@@ -69,7 +70,7 @@ docs = Table(
     Column("seq", BigInteger, nullable=False),  # of its newest change
     Column("generation", Integer, nullable=False),  # of the winner
     Column("digest", Bytewise, nullable=False),  # of the winner
-    Column("flags", SmallInteger, nullable=False),  # DELETED, EXPIRED
+    Column("flags", SmallInteger, nullable=False),  # DELETED, EXPIRED, CONFLICTS
     Column("others", Text),  # the leaves beside the winner, as JSON [[generation, digest, deleted], …]
     Column("expires", Float),  # Unix time in seconds
     Column("attached", LargeBinary),  # JSON of the attachments that came, changed and went with the newest change
@@ -83,6 +84,16 @@ Index(
     docs.c.expires,
     sqlite_where=docs.c.expires.isnot(None),
     postgresql_where=docs.c.expires.isnot(None),
+)
+
+# A comparison, and not a bit, so that both databases see that a query is about this index.
+in_conflict = docs.c.flags >= literal_column("16")
+Index(
+    "ix_docs_conflicts",
+    docs.c.barrel,
+    docs.c.id,
+    sqlite_where=in_conflict,
+    postgresql_where=in_conflict,
 )
 
 revs = Table(
@@ -263,7 +274,7 @@ DELETED = 1
 EXPIRED = 2
 MISSING = 4
 FRESH = 8  # no winner lived before: every path of the new one came with this change
-CONFLICTS = 16  # the set of live leaves beside the winner changed
+CONFLICTS = 16  # in the log: the set of live leaves beside the winner changed; of a document: there are such leaves
 PURGED = 32
 DAMAGED = 1  # of a content: its copy cannot be read
 OWN = 64  # a revision that was made here, so that its digest can be worked out again

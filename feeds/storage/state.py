@@ -142,9 +142,19 @@ def change_names(generation: int, digest: str, others: str | None) -> list[str]:
     return names
 
 
+def live_names(generation: int, digest: str, others: str | None) -> tuple[str, ...]:
+    """The live leaves of a document that lives as text, winner first, from the columns of its row."""
+    return f"{generation}-{digest}", *(str(leaf.revision) for leaf in other_leaves(others) if not leaf.deleted)
+
+
 def live_count(flags: int, others: str | None) -> int:
     """How many of a row's leaves live."""
     return (0 if flags & DELETED else 1) + sum(1 for leaf in other_leaves(others) if not leaf.deleted)
+
+
+def in_conflict(leaves: Sequence[Node]) -> bool:
+    """Whether a live leaf stands beside the winner, which is the first of them."""
+    return len(leaves) > 1 and not leaves[1].deleted
 
 
 def revision_of(node: Node) -> Revision:

@@ -226,15 +226,15 @@ class Statements:
         assert found == order, f"parameters stand in the order {found}, not {order}"
         return str(compiled)
 
-    def by_id(self, statement: ClauseElement, *order: str) -> str:
-        """As `sql`, of a statement that looks documents up by a list of ids.
+    def by_id(self, statement: ClauseElement, *order: str, index: str = "uq_docs_barrel_id") -> str:
+        """As `sql`, of a statement that looks documents up by a list of ids, or in another index.
 
         Without statistics SQLite would read the whole barrel for it, and SQLAlchemy has no word for this hint.
         """
         found = self.sql(statement, *order)
         if self._dialect.name != "sqlite":
             return found
-        hinted = found.replace("FROM docs ", "FROM docs INDEXED BY uq_docs_barrel_id ", 1)
+        hinted = found.replace("FROM docs ", f"FROM docs INDEXED BY {index} ", 1)
         assert hinted != found, "the statement reads docs first"
         return hinted
 

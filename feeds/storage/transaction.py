@@ -11,8 +11,10 @@ import msgspec
 from sqlalchemy import Connection
 
 from feeds.errors import Damaged, NotFound, SpileError, TokenReused
+from feeds.merging.functions import Merging
 from feeds.storage.apply import apply
 from feeds.storage.session import Read, Session
+from feeds.storage.settling import settle_all
 from feeds.storage.shapes import ShapeNumbers
 from feeds.storage.state import decode
 from feeds.storage.statements import Statements
@@ -83,6 +85,8 @@ class Writes:
                 raise  # half of the write may be collected already: the whole transaction goes
             except SpileError as refusal:
                 outcomes.append(refusal)
+        if work.unsettled:
+            settle_all(work, self.bytes_max)
         if self.token is not None and (len(outcomes) > 1 or isinstance(outcomes[0], Written)):
             transaction.remember(self.barrel, self.token, outcomes)
         return outcomes
@@ -116,8 +120,10 @@ class Transaction:
         shapes: ShapeNumbers,
         now: float,
         backlog_max: int,
+        merging: Merging,
     ) -> None:
         self.backlog_max = backlog_max
+        self.merging = merging
         self.session = session
         self.statements = statements
         self.shapes = shapes
@@ -173,7 +179,8 @@ class Transaction:
                     raise NoBarrel(f"There is no barrel {name!r}", hint="Create it first, or check the name.")
                 row = rows[0][1:]
             found = BarrelWork(
-                self.session, self.statements, self.shapes, barrel, name, row, self.now, self.backlog_max
+                *(self.session, self.statements, self.shapes, barrel, name, row),
+                *(self.now, self.backlog_max, self.merging),
             )
             self.works[barrel] = found
         return found

@@ -11,8 +11,9 @@ from typing import Any
 from feeds.attachments.stubs import MARK, moves, stubs_of
 from feeds.barrels import settings_of
 from feeds.errors import Damaged
+from feeds.merging.functions import Attempt, Merging
 from feeds.paths import leaf_path
-from feeds.storage.expiry import expiry_time
+from feeds.storage.expiry import expiry_of
 from feeds.storage.holdings import BarrelHoldings
 from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, MISSING, PURGED
 from feeds.storage.session import Session
@@ -21,6 +22,7 @@ from feeds.storage.state import (
     DocState,
     decode,
     encode,
+    in_conflict,
     index_paths,
     index_rows,
     others_column,
@@ -48,8 +50,10 @@ class BarrelWork:
         row: Sequence[Any],
         now: float,
         backlog_max: int,
+        merging: Merging,
     ) -> None:
         self._backlog_max = backlog_max
+        self.merging = merging
         self.session = session
         self.statements = statements
         self.shapes = shapes
@@ -64,6 +68,8 @@ class BarrelWork:
         self._numbers = shapes.known(barrel)
         self._expires = self.settings.ttl is not None or self.settings.ttl_field is not None
         self.states: dict[str, DocState | None] = {}
+        self.unsettled: dict[str, None] = {}  # ids of documents in conflict that the barrel's rule has to look at
+        self.attempts: list[Attempt] = []
         self._new: dict[int, DocState] = {}
         self._changed: dict[int, DocState] = {}
         self._revs: dict[tuple[int, int, str], tuple[Any, ...]] = {}
@@ -225,12 +231,14 @@ class BarrelWork:
             else:
                 state.body = body
             if self._expires or state.expires is not None:
-                state.expires = None if winner.deleted else self.expiry(data)
+                state.expires = None if winner.deleted else expiry_of(self.settings, self.now, data)
         state.leaves = leaves
         state.seq = seq
         state.expired = expired
         if tuple(leaf.key for leaf in leaves[1:] if not leaf.deleted) != old_live:
             flags |= CONFLICTS
+        if len(leaves) > 1 and self.settings.merge is not None and in_conflict(leaves):
+            self.unsettled[document_id] = None
         self._count(was_known, was_live, winner.deleted, old_bytes, len(state.body or b""))
         self._log.append(
             (
@@ -284,18 +292,6 @@ class BarrelWork:
         """The number of a shape in this barrel."""
         found = self._numbers.get(shape)
         return found if found is not None else self.shapes.number(self, shape)
-
-    def expiry(self, data: dict[str, Any]) -> float | None:
-        """When a document that is written now expires, by the barrel's settings."""
-        settings = self.settings
-        ends = []
-        if settings.ttl is not None:
-            ends.append(self.now + settings.ttl)
-        if settings.ttl_field is not None:
-            named = expiry_time(data.get(settings.ttl_field))
-            if named is not None:
-                ends.append(named)
-        return min(ends, default=None)
 
     def log_purge(self, document_id: str, state: DocState) -> None:
         """A row that tells the publisher to clear what it retained."""
@@ -355,6 +351,8 @@ class BarrelWork:
     def _doc_row(self, state: DocState) -> tuple[Any, ...]:
         winner = state.leaves[0]
         flags = (DELETED if winner.deleted else 0) | (EXPIRED if state.expired else 0)
+        if len(state.leaves) > 1 and in_conflict(state.leaves):
+            flags |= CONFLICTS
         return (
             *(self.barrel, state.doc, state.id, state.seq, winner.generation, winner.digest, flags),
             *(others_column(state.leaves), state.expires, state.attached),

@@ -22,6 +22,7 @@ from sqlalchemy.exc import DBAPIError
 from feeds.body import DOCUMENT_BYTES_MAX
 from feeds.errors import Damaged, Overloaded, SpileError, Unavailable
 from feeds.limits import WAITING_MAX
+from feeds.merging.functions import Merging
 from feeds.storage.database import Database
 from feeds.storage.refusals import LOST, is_lost, is_repeatable, translate
 from feeds.storage.session import Session
@@ -72,6 +73,8 @@ class Writer:
         self._clock = clock
         self._shapes = ShapeNumbers()
         self._waiting: deque[Operation] = deque()
+        self.merging = Merging()
+        """The functions that barrels may name as their merge rules."""
         self._wake = threading.Condition()
         self._weight = 0
         self._size = 0
@@ -243,7 +246,9 @@ class Writer:
         """Do the operations in one transaction, and answer each; or tell why nothing of it is done."""
         try:
             session = self._connected()
-            transaction = Transaction(session, self._statements, self._shapes, self._clock(), self._backlog_max)
+            transaction = Transaction(
+                session, self._statements, self._shapes, self._clock(), self._backlog_max, self.merging
+            )
             transaction.begin(group)
         except SpileError as error:
             return Fault(error, everyone=True, lost=self._database.is_shared)
@@ -309,6 +314,8 @@ class Writer:
 
     def _tell(self, transaction: Transaction) -> None:
         for work in (*transaction.released, *transaction.works.values()):
+            if work.attempts:
+                self.merging.note(work.attempts)
             if work.seq != work.head_before:
                 self.on_commit(work.name, work.seq)
                 self.tell(work.name, work.seq)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from feeds.errors import SpileError
 from feeds.positions import Mark, Position
 from feeds.rows import Row
-from listeners.stream.messages import BYTES_DEFAULT, WINDOW_DEFAULT
+from listeners.stream.messages import BYTES_DEFAULT, WINDOW_DEFAULT, Attachments
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Wanted:
     bytes: int = BYTES_DEFAULT
     docs: bool = True
     follow: bool = True
+    attachments: Attachments = "stubs"
 
 
 @dataclass(frozen=True, slots=True)

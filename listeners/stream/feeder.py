@@ -17,9 +17,10 @@ from feeds.barrel import Barrel
 from feeds.errors import BadRequest, SpileError, Unavailable
 from feeds.patterns import parse_patterns
 from feeds.positions import Position, parse_since
-from feeds.rows import Start
+from feeds.rows import Row, Start
 from feeds.storage.replay import Replay
 from listeners.cursors import Cursors
+from listeners.stream.contents import PAGE_ROWS_MAX, Unfilled, filled, with_contents
 from listeners.stream.hub import Hub, InThread
 from listeners.stream.interests import Interest
 from listeners.stream.messages import Credit, Open
@@ -44,6 +45,7 @@ class Around:
     limits: SenderLimits
     page_rows: int
     page_bytes: int
+    contents_bytes_max: int
 
 
 class Feeder:
@@ -56,6 +58,8 @@ class Feeder:
         self.opened = opened
         self.barrel_name = barrel
         self.interest = Interest(parse_patterns(opened.patterns), opened.docs, doc_bytes_max)
+        self._contents = opened.docs and opened.attachments == "contents"
+        self._unfilled = Unfilled()
         self.started_at = around.clock()
         self._since = parse_since(opened.since)
         self._send = send
@@ -90,7 +94,13 @@ class Feeder:
     def offer(self, rows: list[Told], looked_at: int) -> bool:
         """From the hub: what just happened. False when there is no room; it is read from the log later."""
         assert self._sender is not None
-        self._live = self._sender.offer(rows, looked_at)
+        if self._contents and rows:
+            self._live = self._unfilled.add(rows, looked_at)
+            if not self._live:
+                self._unfilled.clear()
+                self._sender.rewind()
+        else:
+            self._live = self._sender.offer(rows, looked_at)
         self._wake.set()
         return self._live
 
@@ -98,6 +108,7 @@ class Feeder:
         """From the hub: what comes next is not in the log any more. Newest states are read from where the stream is;
         with patterns that ends it, as nobody knows what has left (`EpochChanged`)."""
         assert self._sender is not None
+        self._unfilled.clear()
         self._sender.rewind()
         self._live = False
         self._wake.set()
@@ -130,7 +141,7 @@ class Feeder:
         sender, hub = self._sender, self._hub
         if sender is None or hub is None:
             return None
-        busy = sender.buffered or sender.unacknowledged[0]
+        busy = sender.buffered or sender.unacknowledged[0] or self._unfilled
         return Position(max(sender.handled, hub.seq) if self._live and not busy else sender.handled, sender.epoch)
 
     @property
@@ -217,17 +228,25 @@ class Feeder:
                     self._live = hub.attach(self, sender.looked_at)
                 if not self._live and (room := sender.room()):
                     await self._read(sender, room)
+            if self._unfilled and not sender.ending:
+                await self._fill(sender, hub)
             while (array := self._next(sender, hub)) is not None:
                 await self._send(array)
             if sender.finished:
                 return
-            if not self._live and (sender.room() or (self._at_end and not sender.buffered)):
+            if self._has_more(sender):
                 continue
             await self._wake.wait()
             self._wake.clear()
 
+    def _has_more(self, sender: Sender) -> bool:
+        """Whether there is something to do without waiting for anything."""
+        if self._unfilled:
+            return not sender.ending
+        return not self._live and bool(sender.room() or (self._at_end and not sender.buffered))
+
     def _next(self, sender: Sender, hub: Hub) -> bytes | None:
-        if self._live:
+        if self._live and not self._unfilled:
             sender.look(hub.seq)
         return sender.next_array(self._around.clock())
 
@@ -235,7 +254,8 @@ class Feeder:
         """A page of the past, as large as there is room."""
         around, barrel = self._around, self._barrel
         assert barrel is not None
-        rows_max, bytes_max = min(room[0], around.page_rows), min(room[1], around.page_bytes)
+        rows_max = min(room[0], PAGE_ROWS_MAX if self._contents else around.page_rows)
+        bytes_max = min(room[1], around.page_bytes)
         after, leaves, begun = sender.looked_at, self._leaves, self._replay
 
         def read() -> tuple[Replay, list[Told], int, bool]:
@@ -243,7 +263,8 @@ class Feeder:
             if replay.upto <= after:
                 return replay, [], after, True
             page = replay.next(rows_max, bytes_max)
-            return replay, [(row.seq, _encode(row)) for row in page.rows], page.seq, page.caught_up
+            rows = [self._with_contents(barrel, row) for row in page.rows] if self._contents else page.rows
+            return replay, [(row.seq, _encode(row)) for row in rows], page.seq, page.caught_up
 
         reading = asyncio.ensure_future(around.in_thread(read))
         try:
@@ -268,6 +289,22 @@ class Feeder:
         return barrel.replay(
             after, interest.patterns, docs=interest.docs, doc_bytes_max=interest.doc_bytes_max, leaves=leaves
         )
+
+    async def _fill(self, sender: Sender, hub: Hub) -> None:
+        """Give some of what just happened its contents, and have it sent."""
+        barrel = self._barrel
+        assert barrel is not None
+        rows, looked_at = self._unfilled.first
+        full = await self._around.in_thread(lambda: filled(rows, lambda row: self._with_contents(barrel, row)))
+        if not self._unfilled.done(rows):
+            return  # it was let go meanwhile, and is read again
+        if not sender.offer(full, looked_at):
+            hub.detach(self)
+            self._unfilled.clear()
+            self._live = False
+
+    def _with_contents(self, barrel: Barrel, row: Row) -> Row:
+        return with_contents(barrel, row, self._around.contents_bytes_max, self.interest.doc_bytes_max)
 
     def _keep_cursor(self, sender: Sender) -> None:
         name, cursor = self.opened.name, sender.cursor

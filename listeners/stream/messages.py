@@ -5,7 +5,7 @@ Pure. What the messages mean is `sender` (the service's end) and `receiver` (the
 
 from __future__ import annotations
 
-from typing import Generic, Literal, TypeVar
+from typing import Generic, Literal, TypeVar, get_args
 
 import msgspec
 
@@ -25,6 +25,9 @@ BYTES_MAX = 64 << 20
 
 _SHOWN_CHARACTERS_MAX = 120
 
+Attachments = Literal["stubs", "contents"]
+"""How documents tell their attachments: as `stubs`, or with their bytes as base64 `data` (`contents`)."""
+
 
 class Open(msgspec.Struct, omit_defaults=True, kw_only=True, forbid_unknown_fields=True):
     """A listener asks for a feed, from its first time or again. `run` is a nonce of its own making.
@@ -40,6 +43,7 @@ class Open(msgspec.Struct, omit_defaults=True, kw_only=True, forbid_unknown_fiel
     window: int = WINDOW_DEFAULT
     bytes: int = BYTES_DEFAULT
     docs: bool = False
+    attachments: Attachments = "stubs"
     follow: bool = True
 
 
@@ -174,6 +178,13 @@ def decode_run(data: bytes) -> str | None:
     except (*_FAULTS, BadRequest):
         return None
     return run
+
+
+def check_attachments(attachments: Attachments) -> Attachments:
+    """How attachments are told, if it is one of the two ways; else BadRequest."""
+    if attachments not in get_args(Attachments):
+        raise BadRequest(f"{attachments!r:.120} is no way to tell attachments.", hint="Choose `stubs` or `contents`.")
+    return attachments
 
 
 def check_listener_name(name: str) -> str:

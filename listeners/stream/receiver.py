@@ -211,6 +211,7 @@ class Receiver:
             window=wanted.window,
             bytes=wanted.bytes,
             docs=wanted.docs,
+            attachments=wanted.attachments,
             follow=wanted.follow,
         )
         return [Send(encode(message), opens=True)]

@@ -40,6 +40,7 @@ class ServiceLimits:
     replays_max: int = 4
     page_rows: int = 500
     page_bytes: int = 256 << 10
+    contents_bytes_max: int = 1 << 20  # of attachments in one document, for listeners that ask for contents
     tick_s: float = 1.0
     stop_s: float = 5.0
     sender: SenderLimits = field(default_factory=SenderLimits)
@@ -82,6 +83,7 @@ class StreamService:
             limits=self.limits.sender,
             page_rows=self.limits.page_rows,
             page_bytes=self.limits.page_bytes,
+            contents_bytes_max=self.limits.contents_bytes_max,
         )
         self._unhook = [store.on_commit(self._on_commit), store.on_barrel(self._on_barrel)]
         self._ticker: asyncio.Task[None] | None = None

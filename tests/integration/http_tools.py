@@ -63,9 +63,10 @@ async def served(
     access: Access | None = None,
     health: Callable[[], Parts] | None = None,
     regulator: Regulator | None = None,
+    blobs: Path | None = None,
 ) -> AsyncIterator[Served]:
     """A service on a new store, stopped in order at the end."""
-    with Store.open(folder) as store, ThreadPoolExecutor(8) as readers:
+    with Store.open(folder, blobs=blobs) as store, ThreadPoolExecutor(8) as readers:
         streams = StreamService(store, readers)
         services = Services(
             store=store,

@@ -295,6 +295,17 @@ def test_ten_writers_fifty_readers_the_scrubber_and_the_collector_at_once(databa
         assert clean(store)
 
 
+def test_two_databases_do_not_share_their_contents(tmp_path: Path) -> None:
+    place = tmp_path / "contents"
+    with Store.open(tmp_path / "one", blobs=place) as first:
+        first.create("geo").attach("doc", "a.txt", b"a")
+    with Store.open(tmp_path / "other", blobs=place) as other:
+        error = refusal(lambda: other.create("geo").attach("doc", "b.txt", b"b"))
+        assert isinstance(error, BadRequest)
+        assert "belong to another database" in error.reason
+        assert "owner" in error.hint
+
+
 def test_two_processes_on_one_database_write_and_collect_at_once(databases: Databases, tmp_path: Path) -> None:
     end = time.monotonic() + 4
     faults: list[BaseException] = []

@@ -22,6 +22,7 @@ EXAMPLES = 60
 # A condition may fail (412) before a body is looked at, and a place in the log be gone (410).
 REFUSALS = [400, 401, 403, 404, 405, 409, 410, 412, 413, 422]
 CONFIG = SchemathesisConfig.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}})
+schemathesis.serializer.alias("application/partial-upload", "application/octet-stream")
 NOTHING_TO_GET_WRONG = {"welcome", "health", "metrics", "description", "list_barrels", "all_listeners"}
 CASES = [(name, GenerationMode.POSITIVE) for name in OPERATIONS] + [
     (name, GenerationMode.NEGATIVE) for name in OPERATIONS if name not in NOTHING_TO_GET_WRONG

@@ -190,7 +190,7 @@ async def test_a_barrel_tells_about_itself(service: Service, device: Device) -> 
     assert (missing.topic, missing.body["error"]) == ("rejected/call/none/info", "not_found")
 
 
-@pytest.mark.parametrize("name", ["blob", "blob_put", "drop", "bulk/extra"])
+@pytest.mark.parametrize("name", ["blobs", "drop", "bulk/extra"])
 async def test_an_unknown_call_names_those_that_are_known(service: Service, device: Device, name: str) -> None:
     refusal = await refused(device, name, {"_token": "t"})
     assert (refusal["error"], refusal["token"]) == ("bad_request", "t")

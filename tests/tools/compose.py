@@ -247,7 +247,7 @@ class Project:
         places = "|".join(map(re.escape, sorted(service.folders, key=len, reverse=True))) or "(?!)"
         hosts, ports = "|".join(self.services), "|".join(map(str, self.ports))
         kept = re.escape(str(self._base))  # the project itself may stand below a folder of that name
-        pattern = rf"""(?P<kept>{kept})|(?<![\w/.-])(?P<place>{places})(?=[/\s"':;]|$)
+        pattern = rf"""(?P<kept>{kept})|(?:(?<![\w/.-])|(?<=file://))(?P<place>{places})(?=[/\s"':;]|$)
             |(?<=[@/])(?P<host>{hosts})(?=:) |(?P<all>0\.0\.0\.0) |(?<![\w.-])(?P<port>{ports})(?![\w.-])"""
 
         def here(found: re.Match[str]) -> str:

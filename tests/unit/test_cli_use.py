@@ -40,7 +40,7 @@ from broker.cli.main import app
         (("--url", "http://127.0.0.1:9", "barrels", "--database", "x"), "exclude each other"),
         (("--url", "http://127.0.0.1:9", "serve"), "`spile serve` has no option --url"),
         (("--database", "x", "check", "--data", "y"), "exclude each other"),
-        (("--limit", "3", "find", "geo", "a"), "`spile find … --limit …`. It is an option of: find, changes"),
+        (("--limit", "3", "find", "geo", "a"), "It is an option of: conflicts, find, changes"),
         (("--url", "http://127.0.0.1:9", "--limit=3", "find", "geo", "a"), "--limit stands before the command"),
         (("--nonsense", "find", "geo", "a"), "--nonsense"),
         (("serve", "--http", "0.0.0.0:0"), "SPILE_TOKEN"),

@@ -38,6 +38,13 @@ ReplicateExpiry = Annotated[
     bool | None,
     typer.Option("--replicate-expiry/--no-replicate-expiry", help="Whether deletions by expiry are replicated."),
 ]
+Merge = Annotated[
+    str | None,
+    typer.Option(
+        metavar="RULE",
+        help="How conflicts are merged: newest:FIELD, fields, python:NAME, or none.",
+    ),
+]
 
 
 def _takes_settings(name: str, about: str, settle: Callable[..., None], *lines: str) -> None:
@@ -54,6 +61,7 @@ def _takes_settings(name: str, about: str, settle: Callable[..., None], *lines: 
         revs_limit: RevsLimit = None,
         log_kept: LogKept = None,
         replicate_expiry: ReplicateExpiry = None,
+        merge: Merge = None,
         url: UrlOption = None,
         database: DatabaseOption = None,
     ) -> None:
@@ -67,8 +75,23 @@ def _takes_settings(name: str, about: str, settle: Callable[..., None], *lines: 
             "log_kept": log_kept,
             "replicate_expiry": replicate_expiry,
         }
-        given = {name: value for name, value in settings.items() if value is not None}
+        given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        if merge is not None:
+            given["merge"] = _merge_rule(merge)
         settle(barrel, given, url, database)
+
+
+def _merge_rule(text: str) -> dict[str, str] | None:
+    """The setting that a rule on the command line means."""
+    rule, _, about = text.partition(":")
+    if text == "none":
+        return None
+    if text == "fields":
+        return {"rule": rule}
+    key = {"newest": "field", "python": "name"}.get(rule)
+    if key is None or not about:
+        raise typer.BadParameter(f"--merge is newest:FIELD, fields, python:NAME or none, not {text!r}")
+    return {"rule": rule, key: about}
 
 
 def _create(barrel: str, settings: dict[str, Any], url: str | None, database: str | None) -> None:
@@ -96,6 +119,7 @@ _takes_settings(
     "Change the settings of a barrel; those not named stay.",
     _configure,
     "spile configure geo --retain",
+    "spile configure geo --merge newest:changed_at",
     "spile configure geo --publish '_id/#' --publish 'region/#'",
 )
 

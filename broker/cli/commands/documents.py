@@ -40,7 +40,7 @@ def put(
     """Store a document. To change one, give its _rev in the document or by --rev, or use --update."""
     if update and (merge or rev is not None):
         raise typer.BadParameter("--update does without --merge and --rev")
-    body = _read(file)
+    body = read_file(file)
     with backend_of(url, database) as backend:
         if merge:
             written = backend.merge(barrel, doc_id, body, rev=rev)
@@ -108,7 +108,8 @@ def purge(
         standard_output().told(backend.purge(barrel, doc_id, revs or []), f"{doc_id} is purged")
 
 
-def _read(file: str) -> bytes:
+def read_file(file: str) -> bytes:
+    """What a file holds, or standard input for `-`."""
     from feeds.errors import BadRequest, NotFound
 
     if file == "-":

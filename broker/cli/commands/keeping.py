@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.options import examples
+from broker.cli.options import BlobsOption, examples
 from broker.cli.output import standard_output
 
 if TYPE_CHECKING:
@@ -25,13 +25,15 @@ def check(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be worked out again.")] = False,
     data: Data = None,
     database: Database = None,
+    blobs: BlobsOption = None,
 ) -> None:
-    """Verify a store: trees, log, index, blobs. The service must not run meanwhile."""
+    """Verify a store: trees, log, index, attachments and their bytes. The service must not run meanwhile."""
     from broker.cli.exits import REFUSED
+    from broker.cli.progress import shown_progress
 
     output = standard_output()
-    with _store(data, database) as store:
-        report = store.check(repair=repair)
+    with shown_progress("checking") as progress, _store(data, database, blobs) as store:
+        report = store.check(repair=repair, progress=lambda done, total: progress.show(done, total))
     if output.is_terminal:
         output.facts(report.counted)
         for problem in report.problems:
@@ -48,27 +50,36 @@ def backup(
     target: Annotated[Path, typer.Argument(metavar="TARGET", help="The file to write; it must not be there.")],
     data: Data = None,
     database: Database = None,
+    blobs: BlobsOption = None,
 ) -> None:
-    """Write a consistent copy of a store. The service may run meanwhile."""
+    """Write a consistent copy of a store, its attachments included. The service may run meanwhile."""
+    from broker.cli.exits import REFUSED
     from broker.cli.progress import shown_progress
     from feeds import Store
 
+    url, place = _place(data, database, blobs)
     with shown_progress("backing up") as progress:
-        Store.backup_of(_url(data, database), target, progress=lambda done, total: progress.show(done, total))
-    standard_output().told({"backup": str(target)}, f"{target} is written")
+        written = Store.backup_of(url, target, lambda done, total: progress.show(done, total), place)
+    lost = len(written.damaged)
+    lacks = f", without {lost} contents of attachments that are damaged: `spile check` names them" if lost else ""
+    standard_output().told({"backup": str(target), "damaged": written.damaged}, f"{target} is written{lacks}")
+    if lost:
+        raise typer.Exit(REFUSED)
 
 
 @app.command(rich_help_panel=PANEL, epilog=examples("spile restore /backups/spile-monday.db --data /var/lib/spile"))
 def restore(
     copy: Annotated[Path, typer.Argument(metavar="BACKUP", help="A file that `spile backup` wrote.")],
     data: Data = None,
+    blobs: BlobsOption = None,
 ) -> None:
     """Make a data directory of a backup. Its barrels get new epochs, so that every listener notices."""
     from broker.settings import load_settings
     from feeds import Store
 
-    target = data if data is not None else load_settings().data
-    Store.restore(copy, target)
+    settings = load_settings({"data": data, "blobs": blobs})
+    target = settings.data
+    Store.restore(copy, target, settings.blobs_place if settings.blobs else None)
     standard_output().told({"restored": str(copy), "data": str(target)}, f"{target} holds what {copy} held")
 
 
@@ -89,11 +100,21 @@ def begin_anew(database: Database = None, data: Data = None) -> None:
     standard_output().told({"barrels": barrels}, f"{barrels} barrels begin anew")
 
 
-def _store(data: Path | None, database: str | None) -> Store:
+def _store(data: Path | None, database: str | None, blobs: str | None) -> Store:
     """The store that is meant, which is there already."""
     from broker.cli.direct import open_store
 
-    return open_store(_url(data, database))
+    url, place = _place(data, database, blobs)
+    return open_store(url, blobs=None if place is None else str(place))
+
+
+def _place(data: Path | None, database: str | None, blobs: str | None) -> tuple[str, str | Path | None]:
+    """The store that is meant, and where its attachments are."""
+    from broker.cli.direct import place_of
+    from broker.settings import load_settings
+
+    url = _url(data, database)
+    return url, place_of(url, blobs, load_settings({"data": data}).data)
 
 
 def _url(data: Path | None, database: str | None) -> str:

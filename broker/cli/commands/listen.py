@@ -61,6 +61,9 @@ def listen(
         ),
     ] = None,
     docs: DocsOption = False,
+    contents: Annotated[
+        bool, typer.Option("--contents", help="With the documents, and in them small attachments as base64.")
+    ] = False,
     once: Annotated[bool, typer.Option("--once", help="End when everything so far was told.")] = False,
     patience: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="How long to try until a service answers first.")
@@ -83,7 +86,8 @@ def listen(
     command = None
     if execute is not None:
         command = ChangeCommand(execute, barrel=barrel, attempts=attempts, dead_letters=dead_letters)
-    asked: dict[str, Any] = {"since": since, "name": name, "docs": docs, "follow": not once, "patience_s": patience}
+    asked: dict[str, Any] = {"since": since, "name": name, "follow": not once, "patience_s": patience}
+    asked |= {"docs": docs or contents, "attachments": "contents" if contents else "stubs"}
     if mqtt is not None:
         _listen(_over_mqtt(mqtt, barrel), patterns, asked, command)
         return

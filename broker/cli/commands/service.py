@@ -32,6 +32,10 @@ def serve(
     database: Annotated[
         str | None, typer.Option(metavar="URL", help="The store itself. Default: spile.db in the data directory.")
     ] = None,
+    blobs: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URL", help="Where attachments are. Default: blobs in the data directory."),
+    ] = None,
     http: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Default: 127.0.0.1:8000.")] = None,
     mqtt: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", help="The embedded broker. Default: 127.0.0.1:1883.")
@@ -58,6 +62,7 @@ def serve(
     flags = {
         "data": data,
         "database": database,
+        "blobs": blobs,
         "http": http,
         "mqtt": mqtt,
         "mqtt_ws": mqtt_ws,

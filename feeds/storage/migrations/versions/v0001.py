@@ -56,6 +56,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("expires IS NOT NULL"),
         postgresql_where=sa.text("expires IS NOT NULL"),
     )
+    op.create_index(
+        "ix_docs_conflicts",
+        "docs",
+        ["barrel", "id"],
+        unique=False,
+        sqlite_where=sa.text("flags >= 16"),
+        postgresql_where=sa.text("flags >= 16"),
+    )
     op.create_index("uq_docs_barrel_id", "docs", ["barrel", "id"], unique=True)
     op.create_index("uq_docs_barrel_seq", "docs", ["barrel", "seq"], unique=True)
     op.create_table(

@@ -1,0 +1,215 @@
+"""`multipart/related`: a document, and behind it the contents of the attachments that say `follows: true`.
+
+Reading such a body is done by python-multipart's push parser, which knows nothing of forms: bytes go in as they come,
+and parts come out, with nothing held but a line of a part's head. Here parts are given their meaning.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from email.message import Message
+from email.utils import collapse_rfc2231_value
+from typing import TYPE_CHECKING, Final
+
+from python_multipart import MultipartParser
+from python_multipart.exceptions import FormParserError
+
+from broker.http.disposition import disposition
+from feeds import Barrel, Write
+from feeds.attachments.given import Given
+from feeds.attachments.stubs import Content, Stub
+from feeds.blobs.contents import Incoming
+from feeds.errors import BadRequest, TooLarge
+from feeds.faults import shown
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+RELATED: Final = "multipart/related"
+_HINT: Final = "Send the document first, and a part for each attachment with `follows`, in the document's order."
+_AS_IS: Final = ("", "binary", "8bit", "7bit", "identity")
+
+
+@dataclass(frozen=True, slots=True)
+class Related:
+    """A document that came with contents, which are stored."""
+
+    write: Write
+    text: bytes
+    follows: dict[str, Content]
+
+
+def boundary_of(content_type: str | None) -> str | None:
+    """The boundary of a `multipart/related`; None for any other type, BadRequest where there is none."""
+    if content_type is None or not content_type.lower().startswith(RELATED):
+        return None
+    boundary = _header("content-type", content_type).get_boundary()
+    if not boundary or not boundary.isascii() or len(boundary) > 70:
+        raise BadRequest("The multipart/related has no boundary of 1 to 70 characters.", hint=_HINT)
+    return boundary
+
+
+def read_related(
+    body: Iterable[bytes], boundary: str, barrel: Barrel, prepare: Callable[[bytes], Write], text_bytes_max: int
+) -> Related:
+    """Take a body in, storing its contents; `prepare` makes a write of the document's text. Blocks.
+
+    Raises what is wrong with it, after which nothing of the part that was coming in is left; contents that were
+    complete by then are given up by the collector, as no document names them.
+    """
+    parts = _Parts(barrel, prepare, text_bytes_max)
+    try:
+        parser = MultipartParser(boundary.encode(), parts.callbacks())
+        for piece in body:
+            parser.write(piece)
+    except FormParserError as error:
+        raise BadRequest(f"The multipart/related cannot be read: {error}.", hint=_HINT) from error
+    finally:
+        parts.close()
+    return parts.result()
+
+
+class _Parts:
+    """What the parser finds, part by part."""
+
+    def __init__(self, barrel: Barrel, prepare: Callable[[bytes], Write], text_bytes_max: int) -> None:
+        self._blobs = barrel.store.blobs
+        self._prepare = prepare
+        self._text_bytes_max = text_bytes_max
+        self._head: dict[str, str] = {}
+        self._field = self._value = b""
+        self._text = bytearray()
+        self._write: Write | None = None
+        self._awaited: dict[str, Given] = {}
+        self._follows: dict[str, Content] = {}
+        self._name = ""
+        self._incoming: Incoming | None = None
+        self._is_ended = False
+
+    def callbacks(self) -> MultipartCallbacks:
+        """What the parser calls."""
+        return {
+            "on_part_begin": self.part_begin,
+            "on_header_field": self.header_field,
+            "on_header_value": self.header_value,
+            "on_header_end": self.header_end,
+            "on_headers_finished": self.headers_finished,
+            "on_part_data": self.part_data,
+            "on_part_end": self.part_end,
+            "on_end": self.end,
+        }
+
+    def result(self) -> Related:
+        """What came, once the body has ended."""
+        if not self._is_ended or self._write is None:
+            raise BadRequest("The multipart/related ends before its last boundary.", hint="Send all of it.")
+        return Related(self._write, bytes(self._text), self._follows)
+
+    def close(self) -> None:
+        """Undo the part that was coming in, if it did not come to its end."""
+        if self._incoming is not None:
+            self._incoming.abort()
+
+    def part_begin(self) -> None:
+        self._head = {}
+
+    def header_field(self, data: bytes, start: int, end: int) -> None:
+        self._field += data[start:end]
+
+    def header_value(self, data: bytes, start: int, end: int) -> None:
+        self._value += data[start:end]
+
+    def header_end(self) -> None:
+        self._head[self._field.decode("latin-1").lower()] = self._value.decode("latin-1").strip()
+        self._field = self._value = b""
+
+    def headers_finished(self) -> None:
+        for name in ("content-encoding", "content-transfer-encoding"):
+            if self._head.get(name, "").lower() not in _AS_IS:
+                raise BadRequest(
+                    f"A part with {name}: {shown(self._head[name])} is not read.", hint="Send it as it is."
+                )
+        if self._write is None:
+            return
+        self._name, given = self._next()
+        if given.content_type is None and "content-type" in self._head:
+            self._set(self._name, replace(given, content_type=self._head["content-type"]))
+        self._incoming = self._blobs.contents.begin(given.length)
+
+    def part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._incoming is not None:
+            with memoryview(data) as view:
+                self._incoming.write(view[start:end])
+            return
+        self._text += data[start:end]
+        if len(self._text) > self._text_bytes_max:
+            raise TooLarge(f"The document has more than {self._text_bytes_max} bytes.", limit=self._text_bytes_max)
+
+    def part_end(self) -> None:
+        if self._incoming is None:
+            self._write = self._prepare(bytes(self._text))
+            named = (self._write.attachments or {}).items()
+            self._awaited = {name: each for name, each in named if each is not None and each.follows}
+            return
+        stored = self._incoming.finish()
+        self._incoming = None
+        given = self._awaited.pop(self._name)
+        self._follows[self._name] = self._blobs.accept(stored, given, self._name)
+
+    def end(self) -> None:
+        self._is_ended = True
+
+    def _next(self) -> tuple[str, Given]:
+        """Whose content comes now: the one that the part names, else the next one in the document's order."""
+        named = _file_name(self._head.get("content-disposition"))
+        if named is not None and named in self._awaited:
+            return named, self._awaited[named]
+        for name, given in self._awaited.items():
+            return name, given
+        raise BadRequest("There are more parts than attachments that follow the document.", hint=_HINT)
+
+    def _set(self, name: str, given: Given) -> None:
+        assert self._write is not None and self._write.attachments is not None
+        self._awaited[name] = given
+        self._write = replace(self._write, attachments={**self._write.attachments, name: given})
+
+
+def write_related(
+    doc: bytes, stubs: dict[str, Stub], read: Callable[[str], Iterator[bytes]], boundary: bytes
+) -> Iterator[bytes]:
+    """The body of an answer: the document's JSON, and the contents of these attachments, in order. Blocks."""
+    yield b"--%b\r\nContent-Type: application/json\r\n\r\n%b" % (boundary, doc)
+    for name, stub in stubs.items():
+        sha256 = stub.sha256
+        assert sha256 is not None and isinstance(stub.length, int)
+        yield b"\r\n--%b\r\nContent-Disposition: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (
+            boundary,
+            disposition("attachment", name),
+            str(stub.content_type).encode("latin-1"),
+            stub.length,
+        )
+        yield from read(sha256)
+    yield b"\r\n--%b--\r\n" % boundary
+
+
+def new_boundary() -> bytes:
+    """One that no content holds."""
+    return secrets.token_hex(16).encode()
+
+
+def _header(name: str, value: str) -> Message:
+    message = Message()
+    message[name] = value
+    return message
+
+
+def _file_name(value: str | None) -> str | None:
+    """The name in a `Content-Disposition`: the one with a charset (`filename*`) before the plain one (RFC 6266)."""
+    if value is None:
+        return None
+    told = _header("content-disposition", value).get_params(header="content-disposition") or []
+    names = [text for key, text in told if key.lower() == "filename"]
+    names.sort(key=lambda each: not isinstance(each, tuple))
+    return collapse_rfc2231_value(names[0]) if names else None
