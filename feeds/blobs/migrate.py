@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection
 
 from feeds.errors import NewerSchema
-from feeds.storage.migrate import schema_version
+from feeds.storage.migrate import ONE_AT_A_TIME, schema_version
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -35,7 +35,8 @@ def migrate(connection: Connection) -> None:
     try:
         config = alembic_config()
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with ONE_AT_A_TIME:
+            command.upgrade(config, "head")
     except BaseException:
         connection.exec_driver_sql("ROLLBACK").close()
         raise

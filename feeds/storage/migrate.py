@@ -5,6 +5,7 @@ Alembic is imported only where there is something to migrate: it costs a fifth o
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from alembic.config import Config
 
 HEAD = "0001"  # the newest file in migrations/versions; a test keeps it true
+ONE_AT_A_TIME = threading.Lock()  # what Alembic runs in belongs to the whole process
 _FOLDER = Path(__file__).with_name("migrations")
 
 
@@ -46,7 +48,8 @@ def migrate(connection: Connection, *, create: bool = True) -> None:
         if not _is_at_head(connection, create):
             config = alembic_config()
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            with ONE_AT_A_TIME:
+                command.upgrade(config, "head")
     except BaseException:
         connection.exec_driver_sql("ROLLBACK").close()
         raise

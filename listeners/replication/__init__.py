@@ -1,0 +1,39 @@
+"""Replication: bringing what is in one barrel into another, here or elsewhere, at that one's own pace.
+
+A `Replicator` stands between two peers; `replicate` is the short way for programs.
+"""
+
+from listeners.replication.errors import BadPeer, PeerChanged, Unfit
+from listeners.replication.filters import Filter
+from listeners.replication.local import LocalPeer
+from listeners.replication.opening import Place, opened_peer, replicate
+from listeners.replication.options import Options
+from listeners.replication.over_http import HttpPeer
+from listeners.replication.peer import Blob, Fetched, Identity, Page, Peer, Wanted
+from listeners.replication.progress import Progress, Refusal
+from listeners.replication.replicator import Pair, Replicator
+from listeners.replication.retrying import Patience
+
+__all__ = [
+    "BadPeer",
+    "Blob",
+    "Fetched",
+    "Filter",
+    "HttpPeer",
+    "Identity",
+    "LocalPeer",
+    "Options",
+    "Page",
+    "Pair",
+    "Patience",
+    "Peer",
+    "PeerChanged",
+    "Place",
+    "Progress",
+    "Refusal",
+    "Replicator",
+    "Unfit",
+    "Wanted",
+    "opened_peer",
+    "replicate",
+]

@@ -1,0 +1,168 @@
+"""Requests to a Spile over HTTP, and what may come back instead of an answer.
+
+Redirects are not followed: what was meant for one service is sent to no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from feeds.errors import SpileError, Timeout, Unavailable
+from listeners.errors import error_of
+from listeners.links.address import Address
+from listeners.replication.errors import BadPeer
+
+T = TypeVar("T")
+
+CONNECT_S_MAX = 10.0
+ANSWER_S_MAX = 60.0  # of silence; a body that is on its way may take longer
+ANSWER_BYTES_MAX = 128 << 20
+CONNECTIONS_MAX = 16
+
+_CODES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "too_large"}
+_CODES |= {429: "rate_limited", 502: "unavailable", 503: "unavailable", 504: "timeout", 507: "storage_full"}
+
+
+class _Refusal(msgspec.Struct):
+    error: str
+    reason: str | None = None
+    hint: str | None = None
+
+
+class Requests:
+    """A pool of connections to one service."""
+
+    def __init__(self, address: Address, token: str | None = None) -> None:
+        """`token` is sent as a bearer's, else the address's user and password if it has them."""
+        scheme = "https" if address.tls else "http"
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        self.base = f"{scheme}://{host}:{address.port}{address.prefix}"
+        auth = None
+        if token is None and address.user is not None:
+            auth = httpx.BasicAuth(address.user, address.password or "")
+        self._client = httpx.AsyncClient(
+            base_url=self.base,
+            headers={"Authorization": f"Bearer {token}"} if token is not None else None,
+            auth=auth,
+            timeout=httpx.Timeout(ANSWER_S_MAX, connect=CONNECT_S_MAX),
+            limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
+            follow_redirects=False,
+            trust_env=address.host not in ("127.0.0.1", "::1", "localhost"),
+            verify=address.tls,
+        )
+
+    async def json(self, method: str, path: str, kind: type[T], body: bytes | None = None, **more: Any) -> T:
+        """The answer to a request, read as what it has to be; BadPeer where it is something else."""
+        answer = await self.send(method, path, body, **more)
+        return self.read(answer.content, kind)
+
+    def read(self, body: bytes, kind: type[T]) -> T:
+        """A body as what it has to be."""
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise BadPeer(f"{self.base} answers, but not as a Spile does: {str(error)[:120]}") from None
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """A whole answer of success; any other is raised as the error that it tells of."""
+        async with self.streamed(method, path, body, headers=headers) as answer:
+            parts, size = [], 0
+            async for part in self.pieces(answer):
+                parts.append(part)
+                size += len(part)
+                if size > ANSWER_BYTES_MAX:
+                    raise BadPeer(f"{self.base} answers {method} {path} with more than {ANSWER_BYTES_MAX} bytes")
+            return httpx.Response(answer.status_code, headers=_bare(answer.headers), content=b"".join(parts))
+
+    @asynccontextmanager
+    async def streamed(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[httpx.Response]:
+        """An answer of success, whose body is read with `pieces`."""
+        told = dict(headers or {})
+        if body is not None:
+            told.setdefault("Content-Type", "application/json")
+        request = self._client.build_request(method, path, content=body, headers=told)
+        try:
+            answer = await self._client.send(request, stream=True)
+        except httpx.HTTPError as error:
+            raise self._lost(error) from None
+        try:
+            if answer.status_code >= 300 and answer.status_code != httpx.codes.PARTIAL_CONTENT:
+                raise await self._refused(answer)
+            yield answer
+        finally:
+            await answer.aclose()
+
+    async def pieces(self, answer: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """The bytes of an answer; one that breaks off is Unavailable."""
+        try:
+            async for piece in answer.aiter_raw():
+                yield piece
+        except httpx.HTTPError as error:
+            raise self._lost(error) from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+
+    def _lost(self, error: httpx.HTTPError) -> SpileError:
+        if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
+            return Timeout(f"{self.base} did not answer in time.")
+        why = str(error) or type(error).__name__
+        return Unavailable(f"{self.base} cannot be reached: {why}.", hint="It is tried again; see that it runs.")
+
+    async def _refused(self, answer: httpx.Response) -> SpileError:
+        if answer.status_code < 400:
+            where = answer.headers.get("location", "elsewhere")
+            return BadPeer(
+                f"{self.base} sends us on to {where[:200]}", hint="Name the address that it leads to, if it is right."
+            )
+        body = b""
+        async for piece in self.pieces(answer):
+            body += piece
+            if len(body) > 1 << 16:
+                break
+        try:
+            told = msgspec.json.decode(body, type=_Refusal)
+            error = error_of(told.error, told.reason, told.hint)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            code = _CODES.get(answer.status_code)
+            if code is None and answer.status_code < 500:
+                return BadPeer(f"{self.base} answers with HTTP status {answer.status_code}.")
+            error = error_of(code or "unavailable", f"{self.base} answers with HTTP status {answer.status_code}.")
+        after = answer.headers.get("retry-after", "")
+        if after.isdigit():
+            error.details["retry_after"] = int(after)
+        return error
+
+
+def segment(text: str) -> str:
+    """One segment of a path; dots are encoded where they alone would be taken for a step up."""
+    return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+
+
+def _bare(headers: httpx.Headers) -> dict[str, str]:
+    """The headers without those of how the body came."""
+    return {name: value for name, value in headers.items() if name not in _OF_TRANSFER}
+
+
+_OF_TRANSFER = {"transfer-encoding", "content-length", "content-encoding"}

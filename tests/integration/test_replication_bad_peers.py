@@ -1,0 +1,211 @@
+"""Peers that are none, or that lie: each is told by name, and nothing is written that was not verified."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from http_tools import served
+from impostor import answer, impostor
+from replication_tools import QUICK, brought, leaves, subject
+
+from feeds import Row, Store
+from feeds.errors import Forbidden, NotFound, SpileError, Timeout, Unauthorized, Unavailable
+from listeners.replication import BadPeer, Fetched, HttpPeer, LocalPeer, Options, Page, Replicator, Wanted
+from listeners.replication.verifying import verified_or_not
+
+WELCOME = json.dumps({"service": "spile", "store": "s", "version": "1"}).encode()
+INFO = json.dumps({"name": "geo", "epoch": "e", "seq": 0, "settings": {}}).encode()
+
+
+def spile(method: str, path: str) -> bytes | None:
+    """What looks like a Spile at first."""
+    return answer(200, WELCOME if path == "/" else INFO)
+
+
+@pytest.mark.parametrize(
+    ("told", "error", "says"),
+    [
+        (answer(200, b"<html>It works!</html>"), BadPeer, "not as a Spile"),
+        (answer(200, b'{"couchdb":"Welcome"}'), BadPeer, "not as a Spile"),
+        (answer(200, b'{"service":"other","store":"x"}'), BadPeer, "not a Spile"),
+        (answer(200, WELCOME[:20]), BadPeer, "not as a Spile"),
+        (answer(200, b"\xff\xfe"), BadPeer, "not as a Spile"),
+        (answer(200, WELCOME, length=1000), Unavailable, "cannot be reached"),
+        (answer(302, b"", "Location: http://127.0.0.1:1/elsewhere"), BadPeer, "http://127.0.0.1:1/elsewhere"),
+        (answer(418, b"teapot"), BadPeer, "418"),
+        (answer(502, b"<html>Bad gateway</html>"), Unavailable, "502"),
+        (answer(404, b"not here"), NotFound, "404"),
+        (answer(401, b""), Unauthorized, "401"),
+        (answer(403, b'{"error":"forbidden","reason":"Not you"}'), Forbidden, "Not you"),
+        (answer(504, b'{"error":"timeout","reason":"Too slow"}'), Timeout, "Too slow"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", Unavailable, "cannot be reached"),
+        (None, Unavailable, "cannot be reached"),
+    ],
+)
+async def test_what_is_no_spile_is_told(told: bytes | None, error: type[SpileError], says: str) -> None:
+    async with impostor(lambda method, path: told) as other:
+        peer = HttpPeer(f"{other.url}/geo")
+        with pytest.raises(error, match=says):
+            await peer.identity()
+        await peer.close()
+
+
+async def test_a_redirect_is_not_followed_with_what_was_meant_for_another() -> None:
+    async with impostor(spile) as elsewhere:
+        moved = answer(307, b"", f"Location: {elsewhere.url}/")
+        async with impostor(lambda method, path: moved) as other:
+            peer = HttpPeer(f"{other.url}/geo", token="secret")
+            with pytest.raises(BadPeer, match="sends us on"):
+                await peer.identity()
+            await peer.close()
+        assert elsewhere.asked == []
+
+
+@pytest.mark.parametrize(
+    "told",
+    [b'{"results":[]}', b'{"results":[{"doc":{}}]}', b'{"results":{}}', b'{"results":[{"doc":1},{"doc":2}]}', b"[]"],
+)
+async def test_answers_for_other_documents_than_were_asked_for_are_refused(told: bytes) -> None:
+    async with impostor(lambda method, path: answer(200, told)) as other:
+        peer = HttpPeer(f"{other.url}/geo")
+        try:
+            found = await peer.fetch([Wanted("a", "1-a"), Wanted("b", "1-b")])
+        except BadPeer:
+            found = []
+        assert not [each for each in found if isinstance(each, Fetched)]
+        await peer.close()
+
+
+async def test_outcomes_that_do_not_fit_are_refused() -> None:
+    async with impostor(lambda method, path: answer(200, b'{"results":[]}')) as other:
+        peer = HttpPeer(f"{other.url}/geo")
+        with pytest.raises(BadPeer, match="answers for 0"):
+            await peer.write([Fetched("a", "1-a", b'{"_id":"a","_rev":"1-a"}')], {})
+        await peer.close()
+
+
+async def test_a_feed_that_is_none_ends_it(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        store.create("geo")
+        peer = LocalPeer(store, "geo")
+        async with impostor(
+            lambda method, path: answer(404, b"") if "feed" in path else spile(method, path)
+        ) as other:
+            source = HttpPeer(f"{other.url}/geo")
+            replicator = Replicator(source, peer, Options(patience=QUICK))
+            with pytest.raises(NotFound):
+                await replicator.run()
+            assert replicator.stats()["state"] == "failed"
+            await source.close()
+        await peer.close()
+
+
+async def test_credentials_that_are_wrong_are_told(tmp_path: Path) -> None:
+    from broker.access import TokenAccess
+
+    async with served(tmp_path, access=TokenAccess("right")) as service:
+        service.store.create("geo")
+        for token in ("wrong", None):
+            peer = HttpPeer(f"{service.url}/geo", token=token)
+            with pytest.raises(Unauthorized):
+                await peer.identity()
+            await peer.close()
+        peer = HttpPeer(f"{service.url}/geo", token="right")
+        assert (await peer.identity()).barrel == "geo"
+        assert [page.caught_up async for page in feed(peer)] == [True]
+        await peer.close()
+
+
+def feed(peer: Any) -> AsyncGenerator[Page, None]:
+    from listeners.replication.filters import EVERYTHING
+
+    generator: AsyncGenerator[Page, None] = peer.changes(
+        None, EVERYTHING, docs=False, follow=False, told=lambda error: None
+    )
+    return generator
+
+
+# -- a source that lies about documents
+
+
+class Liar:
+    """A source that tells these rows and gives these documents, whatever is asked for."""
+
+    def __init__(self, peer: LocalPeer, rows: list[Row], docs: dict[str, bytes], data: bytes = b"") -> None:
+        self._peer = peer
+        self._rows = rows
+        self._docs = docs
+        self._data = data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._peer, name)
+
+    async def changes(self, *given: Any, **named: Any) -> AsyncGenerator[Page, None]:
+        yield Page(self._rows, "9-e", True)
+
+    async def fetch(self, wanted: Any) -> list[Fetched | SpileError]:
+        return [verified_or_not(each.id, each.rev, self._docs[each.id]) for each in wanted]
+
+    async def read_blob(self, blob: Any, offset: int = 0) -> AsyncGenerator[bytes, None]:
+        yield self._data[offset:]
+
+
+def told(id: str, rev: str = "2-bb", doc: bytes | None = None, changes: list[str] | None = None) -> Row:
+    row = Row(1, id, rev, changes or [rev])
+    if doc is not None:
+        row.doc = msgspec.Raw(doc)
+    return row
+
+
+async def lied(tmp_path: Path, rows: list[Row], docs: dict[str, bytes], data: bytes = b"") -> tuple[Any, Any]:
+    async with subject("local", tmp_path / "a") as source, subject("local", tmp_path / "b") as target:
+        liar = Liar(source.peer, rows, docs, data)  # type: ignore[arg-type]
+        done = await brought(liar, target.peer)  # type: ignore[arg-type]
+        return done, leaves(target.barrel)
+
+
+def text(**fields: Any) -> bytes:
+    made = {"_id": "bad", "_rev": "2-bb", "_revisions": {"start": 2, "ids": ["bb", "aa"]}, **fields}
+    return msgspec.json.encode(made)
+
+
+GOOD = {"good": text(_id="good")}
+
+
+@pytest.mark.parametrize(
+    "doc",
+    [text(_id="other"), text(_rev="2-cc"), text(_revisions={"start": 7, "ids": ["bb"]}), text()[:-5], b"{}"],
+)
+async def test_a_wrong_revision_is_refused_and_the_others_go_over(tmp_path: Path, doc: bytes) -> None:
+    done, there = await lied(tmp_path, [told("bad"), told("good")], {"bad": doc, **GOOD})
+    assert list(there) == ["good"]
+    assert [(each["id"], each["error"]) for each in done["refusals"]] == [("bad", "unfit")]
+
+
+async def test_rows_that_lie_are_refused(tmp_path: Path) -> None:
+    rows = [
+        told("leaf", "1-aa", changes=["1-aa", "not a revision"]),
+        told("doc", "1-aa", b'{"_id":"somebody else","_rev":"1-aa"}'),
+        told("good"),
+    ]
+    done, there = await lied(tmp_path, rows, GOOD)
+    assert list(there) == ["good"]
+    assert {each["id"] for each in done["refusals"]} == {"leaf", "doc"}
+
+
+@pytest.mark.parametrize("data", [b"damaged", b"shor", b"longer than it is"])
+async def test_an_attachment_that_does_not_fit_its_digest_is_refused_with_its_document(
+    tmp_path: Path, data: bytes
+) -> None:
+    stub = {"stub": True, "digest": f"sha256-{sha256(b'correct').hexdigest()}", "length": 7, "revpos": 1}
+    docs = {"bad": text(_attachments={"f.txt": stub}), **GOOD}
+    done, there = await lied(tmp_path, [told("bad"), told("good")], docs, data)
+    assert list(there) == ["good"]
+    (refusal,) = done["refusals"]
+    assert (refusal["id"], "f.txt" in refusal["reason"]) == ("bad", True)
