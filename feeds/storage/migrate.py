@@ -44,6 +44,8 @@ def migrate(connection: Connection, *, create: bool = True) -> None:
         if not is_sqlite:
             connection.exec_driver_sql("SET LOCAL statement_timeout = 0").close()
             connection.exec_driver_sql("SET LOCAL lock_timeout = 0").close()
+            # Between two statements Alembic may be read from the disk, or another thread's turn come first.
+            connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0").close()
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK_CLASS}, {SCHEMA_LOCK})").close()
         if not _is_at_head(connection, create):
             config = alembic_config()

@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any
 
@@ -93,4 +94,8 @@ class Traffic:
 
 def disk_bytes(folder: Any) -> int:
     """What the files of a folder take on its disk."""
-    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
+    taken = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # it went while this looks
+            taken += path.stat().st_blocks * 512 if path.is_file() else 0
+    return taken

@@ -37,7 +37,8 @@ class Databases:
 
     def _made(self) -> str:
         if self._template is None:
-            self._template = self._server.database()
-            with closing(Database(self._server.url(self._template))) as database, database.reading() as connection:
+            made = self._server.database()
+            with closing(Database(self._server.url(made))) as database, database.reading() as connection:
                 migrate(connection)
+            self._template = made
         return self._template
