@@ -107,11 +107,21 @@ def leaves(service: Running) -> dict[str, list[str]]:
     return {row["id"]: row["changes"] for row in told["results"]}
 
 
+def differing(one: dict[str, list[str]], other: dict[str, list[str]]) -> list[str]:
+    """Some of the documents whose leaves differ; the whole lists are too long to be compared in words."""
+    return sorted(id for id in one.keys() | other.keys() if one.get(id) != other.get(id))[:20]
+
+
+def level(one: Running, other: Running, seconds: float = 60) -> None:
+    """Wait until both hold the same leaves."""
+    until(lambda: not differing(leaves(one), leaves(other)), "the same leaves at both", seconds)
+
+
 def alike(*services: Running) -> None:
     """The same leaves, and the same bytes of attachments."""
     first = leaves(services[0])
     for other in services[1:]:
-        assert leaves(other) == first
+        assert not differing(first, leaves(other))
     for number in range(5):
         path = f"/barrels/geo/attachments/{quote(f'd{number:06}')}/f"
         told = [each.http.get(path) for each in services]
@@ -200,8 +210,9 @@ def test_a_slow_target_slows_the_reading_and_nothing_else(services: list[Running
             assert process.told["read"] < COUNT
             one.http.put("/barrels/geo/docs/meanwhile", json={}).raise_for_status()
             door.heal()
-            until(lambda: "meanwhile" in leaves(other), "the newest document", 60)
-    assert leaves(one) == leaves(other)
+            # Some batches are on their way at once: the newest document may be there before others are.
+            level(one, other)
+            assert "meanwhile" in leaves(other)
 
 
 def test_a_target_without_space_is_waited_for(tmp_path: Path) -> None:
@@ -217,8 +228,7 @@ def test_a_target_without_space_is_waited_for(tmp_path: Path) -> None:
                 ballast.grow()
                 until(lambda: process.told["state"] == "waiting" and process.told["error"], "a word of it", 60)
                 ballast.drop()
-                until(lambda: process.told["written"] >= COUNT, "all of it", 90)
-            assert leaves(one) == leaves(other)
+                level(one, other, seconds=90)
         finally:
             for each in (one, other):
                 each.http.close()
