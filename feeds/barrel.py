@@ -227,7 +227,7 @@ class Barrel:
         revision and every ancestor, and whether its body is there; and where the tree has branched `_branches`: the
         same of each other leaf, as far back as the first revision that was told before.
         """
-        (found,) = self._read([Wanted(id, rev, revs, conflicts, history)])
+        (found,) = self.read([Wanted(id, rev, revs, conflicts, history)])
         if isinstance(found, SpileError):
             raise found
         return found
@@ -236,9 +236,10 @@ class Barrel:
         self, wanted: Sequence[tuple[str, str | None]], *, revs: bool = False
     ) -> list[Document | SpileError]:
         """Many documents at once, each by id and maybe revision; in order, with the error where one fails."""
-        return self._read([Wanted(id, rev, revs) for id, rev in wanted])
+        return self.read([Wanted(id, rev, revs) for id, rev in wanted])
 
-    def _read(self, wanted: Sequence[Wanted]) -> list[Document | SpileError]:
+    def read(self, wanted: Sequence[Wanted]) -> list[Document | SpileError]:
+        """As `get_many`, each with what is wanted beside it."""
         with self._store.database.reading() as connection:
             return Reader(connection, self._store.queries, self.key, self._store.clock()).documents(wanted)
 
@@ -316,16 +317,13 @@ class Barrel:
         docs: bool = False,
         doc_bytes_max: int | None = None,
         leaves: bool = True,
+        deletions: bool = False,
     ) -> Replay:
-        """The newest row of each document after a seq up to the head, page by page."""
+        """The newest row of each document after a seq up to the head, page by page. With `deletions` also those of
+        which nobody knows any more under which patterns their documents stood: their `paths` are empty."""
         self._sweep()
-        store = self._store
-        return Replay(
-            *(store.database, store.queries, self.key, after, self.head(), patterns),
-            docs=docs,
-            doc_bytes_max=doc_bytes_max,
-            leaves=leaves,
-        )
+        place = (self._store.database, self._store.queries, self.key, after, self.head(), patterns)
+        return Replay(*place, docs=docs, doc_bytes_max=doc_bytes_max, leaves=leaves, deletions=deletions)
 
     def tail(self, after: int, limit: int = 500) -> list[LogEntry]:
         """Committed changes after a seq as they were then, in order; empty only at the head."""

@@ -15,7 +15,9 @@ from feeds.patterns import parse_patterns
 
 NAME_BYTES_MAX = 128
 REVS_LIMIT_MAX = 1_000_000
+PEERS_MAX = 32
 _NAME = re.compile(r"[a-z][a-z0-9_$()+/-]*")
+_PEER = re.compile(r"(?!here$)[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _DAY = 86_400.0
 
 
@@ -27,6 +29,11 @@ def check_barrel_name(name: str) -> str:
             hint=f"Begin with a-z, go on with a-z 0-9 _ $ ( ) + / -, {NAME_BYTES_MAX} bytes at most.",
         )
     return name
+
+
+def is_peer_name(name: str) -> bool:
+    """Whether a peer may be called so. `here` is what a service calls itself."""
+    return _PEER.fullmatch(name) is not None
 
 
 class BarrelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=False):
@@ -50,6 +57,8 @@ class BarrelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
     """The rule by which documents in conflict are merged, the same on every replica; None: conflicts stay."""
     log_kept: float = 7 * _DAY
     """Seconds that old log rows and left paths are kept for the publisher and for listeners that were away."""
+    peers: tuple[str, ...] | None = None
+    """Which of the service's peers nested calls ask, by name and in this order; None: all of them."""
 
     @classmethod
     def parse(cls, given: Mapping[str, Any] | None, base: BarrelSettings | None = None) -> BarrelSettings:
@@ -73,13 +82,15 @@ class BarrelSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
             and (not self.ttl_field or self.ttl_field.startswith("_") or len(self.ttl_field) > 256),
             "revs_limit": not 1 <= self.revs_limit <= REVS_LIMIT_MAX,
             "log_kept": not 0 <= self.log_kept <= 100 * 365 * _DAY,
+            "peers": self.peers is not None
+            and (len(self.peers) > PEERS_MAX or not all(map(is_peer_name, self.peers))),
         }
         for name, wrong in problems.items():
             if wrong:
                 raise BadRequest(
                     f"{name} cannot be {getattr(self, name)!r}",
                     hint="path_qos is 0 or 1, ttl and log_kept are seconds up to 100 years, ttl_field is a user "
-                    f"key, revs_limit lies between 1 and {REVS_LIMIT_MAX}.",
+                    f"key, revs_limit lies between 1 and {REVS_LIMIT_MAX}, peers are up to {PEERS_MAX} names.",
                 )
         if self.merge is not None:
             self.merge.check()

@@ -28,7 +28,8 @@ _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder(order="deterministic").encode
 _encode_quickly = msgspec.json.Encoder().encode
-_IGNORED = frozenset({"_conflicts", "_history", "_branches"})  # what a reader was given and sends back
+# What a reader was given and sends back.
+_IGNORED = frozenset({"_conflicts", "_deleted_conflicts", "_history", "_branches"})
 _FINITE_MAX = 1.7976931348623157e308
 _WHAT = "The document"
 _BACKSLASH = ord("\\")

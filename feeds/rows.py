@@ -168,6 +168,11 @@ class LogEntry:
         return [(path, value) for path, value in _decode(self._gone)] if self._gone else []
 
     @property
+    def is_untold_deletion(self) -> bool:
+        """Whether it is a deletion of which nothing tells what was deleted, as where that was never here."""
+        return self.deleted and self._gone is None
+
+    @property
     def attachments(self) -> Moves | None:
         """Which attachments came, changed and went with this change; None where all stayed."""
         return None if self._attached is None else read_moves(self._attached)

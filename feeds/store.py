@@ -376,15 +376,15 @@ class Store:
         return backup_of(str(url), Path(target), progress, blobs)
 
     @classmethod
-    def restore(cls, backup: str | Path, folder: str | Path, blobs: Path | str | None = None) -> Manifest:
+    def restore(
+        cls, backup: str | Path, folder: str | Path, blobs: Path | str | None = None, progress: Progress | None = None
+    ) -> Manifest:
         """Make a store in `folder` of a backup: with a new id, and a new epoch for every barrel.
 
-        Whoever followed the old barrels is sent a snapshot, since what was written after the backup is not there;
-        seqs stay. What brokers were told and tokens are forgotten, so that a publisher tells the log anew.
-        Raises Exists where the folder holds a store, BadRequest where the file is no backup, Damaged where it is
-        not sound, NewerSchema where a newer Spile wrote it.
+        Seqs stay; what brokers were told, and tokens, are forgotten. Raises Exists where the folder holds a store,
+        BadRequest where the file is no backup, Damaged where it is not sound, NewerSchema where it is a newer one's.
         """
-        return restore_backup(Path(backup), Path(folder), blobs)
+        return restore_backup(Path(backup), Path(folder), blobs, progress)
 
     @classmethod
     def begin_anew(cls, url: str | Path) -> int:

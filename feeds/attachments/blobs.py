@@ -32,8 +32,10 @@ from feeds.storage.writer import Writer
 logger = logging.getLogger("spile.blobs")
 
 LEFTOVERS_EVERY = 3600.0  # seconds
-SCRUB_BYTES = 64 * 1024 * 1024  # of one round of upkeep: a minute's share of a disk that has other work to do
+SCRUB_BYTES_PER_SECOND = 1024 * 1024  # a disk that has other work to do hardly notices
+SCRUB_BYTES = 60 * SCRUB_BYTES_PER_SECOND  # of one round of upkeep, if there is one a minute
 HEAD_BYTES = 64 * 1024  # up to this a content is hashed before it is written: the same again costs no disk
+MENDED_BY = "Attach the same file again, which mends it everywhere, or restore a backup."
 _TOGETHER = 32  # small contents on their way to the disk at once: they share its syncs
 
 Where = Contents | Path | str
@@ -150,30 +152,35 @@ class Blobs:
             return self._threads
 
     def receive(
-        self, pieces: Iterable[bytes], *, length: int | None = None, announced: Given | None = None
+        self,
+        pieces: Iterable[bytes],
+        *,
+        length: int | None = None,
+        announced: Given | None = None,
+        name: str | None = None,
     ) -> Content:
         """Store a content that comes in pieces; `length` is how long it has to be, `announced` what else it has to
-        agree with. Whatever hinders that, nothing of it stays."""
+        agree with, `name` that of its attachment. Whatever hinders that, nothing of it stays."""
         contents = self.contents
         coming = iter(pieces)
         head, is_all = _head(coming)
         if is_all and length in (None, len(head)):
             if announced is not None:
-                announced.check("upload", _content(head))
+                announced.check(name, _content(head))
             return self.keep([head])[0]  # written only if it is not here yet
         with contents.begin(length) as incoming:
             incoming.write(head)
             for piece in coming:
                 incoming.write(piece)
             stored = incoming.finish()
-        return self.accept(stored, announced)
+        return self.accept(stored, announced, name)
 
-    def accept(self, stored: Stored, announced: Given | None = None, what: str = "upload") -> Content:
+    def accept(self, stored: Stored, announced: Given | None = None, name: str | None = None) -> Content:
         """Take a complete copy that agrees with what was announced; any other is removed, and refused."""
         content = content_of(stored)
         if announced is not None:
             try:
-                announced.check(what, content)
+                announced.check(name, content)
             except SpileError:
                 self._drop([stored.place])
                 raise
@@ -241,7 +248,7 @@ class Blobs:
         self.rows.mark_damaged([blob.place])
         raise type(error)(
             f"The content {blob.content.digest} is damaged: {error.reason}",
-            hint="Attach the same file again, which mends it everywhere, or restore a backup.",
+            hint=MENDED_BY,
             digest=blob.content.digest,
         ) from error
 
@@ -300,18 +307,27 @@ class Blobs:
         with hold(folder, how) as is_mine:
             yield is_mine
 
-    def round(self) -> dict[str, int]:
-        """A bounded part of upkeep: collecting, scrubbing, and once in an hour what crashes left."""
+    def round(self, *, scrub_bytes: int = SCRUB_BYTES) -> dict[str, int]:
+        """A bounded part of upkeep: collecting, scrubbing, and once in an hour what crashes left. Without
+        `scrub_bytes` nothing is scrubbed, for who calls `scrub` itself."""
         done = {"blob_refs": 0, "blobs": 0, "blobs_removed": 0, "blobs_damaged": 0, "blob_leftovers": 0}
         if self._where is None or not self.rows.is_used():
             return done
         done.update(self.collector.round())
-        scrubbed = self.contents.scrub(SCRUB_BYTES)
-        done["blobs_damaged"] = self.rows.mark_damaged(scrubbed.damaged)
+        contents = self.contents  # Unavailable while it is away, whether or not there is anything to do with it
+        if scrub_bytes:
+            done["blobs_damaged"] = self.scrub(scrub_bytes)
         if self._clock() - self._leftovers_at >= LEFTOVERS_EVERY:
             self._leftovers_at = self._clock()
-            done["blob_leftovers"] = self.contents.leftovers(self.rows.known)
+            done["blob_leftovers"] = contents.leftovers(self.rows.known)
         return done
+
+    def scrub(self, bytes_max: int) -> int:
+        """Read on from where the last call ended, about so many bytes; how many contents turned out to be damaged,
+        which is remembered."""
+        if self._where is None or not self.rows.is_used():
+            return 0
+        return self.rows.mark_damaged(self.contents.scrub(bytes_max).damaged)
 
     def stats(self) -> Mapping[str, Any]:
         """Plain values for metrics, of what is open."""

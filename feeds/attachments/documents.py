@@ -121,9 +121,9 @@ class BarrelAttachments:
             return content
         if isinstance(source, Path):
             with source.open("rb") as file:
-                return self._blobs.receive(_pieces(file), length=announced.length, announced=announced)
+                return self._blobs.receive(_pieces(file), length=announced.length, announced=announced, name=name)
         pieces = _pieces(source) if hasattr(source, "read") else source  # type: ignore[arg-type]
-        return self._blobs.receive(pieces, length=announced.length, announced=announced)
+        return self._blobs.receive(pieces, length=announced.length, announced=announced, name=name)
 
     def _now(self, id_: str, name: str) -> str:
         """The sha256 or the link that stands under a name now; "" for nothing."""
@@ -189,7 +189,7 @@ class BarrelAttachments:
             if each.data is not None:
                 content = next(kept)
             elif each.upload is not None:
-                content = self._uploaded(name, each.upload, who)
+                content = self._uploaded(write.id, name, each.upload, who)
             elif name in follows:
                 content = follows[name]
             else:
@@ -198,8 +198,14 @@ class BarrelAttachments:
             found[name] = replace(each, content=content, data=None)
         return replace(write, attachments=found)
 
-    def _uploaded(self, name: str, upload: str, who: str) -> Content:
+    def _uploaded(self, id_: str, name: str, upload: str, who: str) -> Content:
         found = self._barrel.store.uploads.get(self._barrel.key, upload, who)
+        if found.doc is not None and found.doc != id_:
+            raise BadRequest(
+                f"The upload for {shown(name)} was begun for the document {shown(found.doc)}",
+                hint="Name it there, or begin one for this document.",
+                name=name,
+            )
         if found.content is None:
             raise MissingStub(
                 f"The upload for {shown(name)} is not finished: {found.size} bytes are here",

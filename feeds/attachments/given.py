@@ -59,9 +59,9 @@ class Given:
         """Whether its bytes have to be stored before it can be written."""
         return self.content is None and (self.data is not None or self.upload is not None or self.follows)
 
-    def check(self, name: str, content: Content) -> None:
-        """Refuse a content that is not what was announced."""
-        told = f"The attachment {shown(name)}"
+    def check(self, name: str | None, content: Content) -> None:
+        """Refuse a content that is not what was announced. `name` is the attachment's, None for an upload."""
+        told = "The upload" if name is None else f"The attachment {shown(name)}"
         if self.length is not None and self.length != content.length:
             raise BadRequest(
                 f"{told} has {content.length} bytes, and its length is said to be {self.length}",

@@ -69,11 +69,18 @@ def _stub(name: str, given: Given, parent: Stubs, generation: int, holdings: Hol
     if given.is_waiting:
         raise ValueError(f"the content of {name!r} was not stored before it was written")
     kept = _kept(name, given, parent, holdings)
+    if kept is not None and kept.link is not UNSET:
+        return Stub(content_type=kept.content_type, link=kept.link, revpos=revpos)
     if kept is not None:
         assert kept.digest is not UNSET and kept.length is not UNSET and kept.content_type is not UNSET
         _check_length(name, given, kept.length)
         return _of(kept.digest, kept.length, given.content_type or kept.content_type, revpos)
     content = holdings.held(given.sha256, given.md5) if replicated else None
+    own = parent.get(name)
+    if content is None and replicated and given.md5 is not None and own is not None and own.digest is not UNSET:
+        # CouchDB tells the md5 of what it has compressed: there the name alone says what is meant.
+        assert own.length is not UNSET and own.content_type is not UNSET
+        return _of(own.digest, own.length, given.content_type or own.content_type, revpos)
     if content is None:
         raise _missing(name, given, parent.get(name))
     _check_length(name, given, content.length)
@@ -88,7 +95,7 @@ def _kept(name: str, given: Given, parent: Stubs, holdings: Holdings) -> Stub | 
     """What of the parent's a stub means: the one of its name, or (renamed) another with its digest."""
     own = parent.get(name)
     if given.sha256 is None and given.md5 is None:
-        return own if own is not None and own.digest is not UNSET else None
+        return own
     for each in (own, *parent.values()):
         sha256 = each.sha256 if each is not None else None
         if sha256 is None or (given.sha256 or sha256) != sha256:

@@ -1,29 +1,29 @@
 """Uploads that can be gone on with: started, sent in parts at their offsets, finished into a content.
 
-An upload belongs to one barrel and one caller. It survives a restart with what was durable by then; one that nobody
-touched for a day is given up.
+An upload belongs to one barrel and one caller, and where it was begun for a document to that, which alone may name it
+then. It survives a restart with what was durable by then; one that nobody touched for a day is given up.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
-
-from sqlalchemy import bindparam, delete, literal_column, select, update
 
 from feeds.attachments.blobs import Blobs
 from feeds.attachments.given import Given, read_digest
 from feeds.attachments.stubs import Content
 from feeds.blobs.contents import Incoming
-from feeds.errors import BadRequest, Conflict, NotFound, SpileError, TooLarge
+from feeds.body import check_id
+from feeds.errors import BadRequest, Conflict, NotFound, Overloaded, SpileError, TooLarge
 from feeds.naming import new_id
 from feeds.storage.database import Database
-from feeds.storage.schema import uploads
 from feeds.storage.statements import Statements
+from feeds.storage.transaction import Transaction
+from feeds.storage.uploadrows import upload_statements
 from feeds.storage.writer import Writer
 
 logger = logging.getLogger("spile.blobs")
@@ -31,7 +31,11 @@ logger = logging.getLogger("spile.blobs")
 UPLOADS_KEPT = 24 * 3600.0  # seconds without a word: a client that was offline overnight goes on
 OPEN_MAX = 32  # kept open between requests, so that going on needs no reading; each has threads of its own
 TOUCH_EVERY = 60.0  # seconds: a row need not be written for every part
+PAGE_MAX = 1_000
+UNFINISHED_MAX = 10_000  # of one caller in one barrel
+LABEL_BYTES_MAX = 256
 _STEP = 200
+_ODD = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, lone surrogates
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,22 @@ class Upload:
     length: int | None
     content: Content | None = None
     """Once it is finished."""
+    doc: str | None = None
+    """The id of the only document that may name it; None: any may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An upload as its caller began it, without a look at its bytes."""
+
+    id: str
+    length: int | None
+    doc: str | None
+    label: str | None
+    """The caller's own text for it."""
+    touched: float
+    """When it was gone on with last, within a minute, as Unix time in seconds."""
+    is_finished: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -51,36 +71,6 @@ class _Open:
     incoming: Incoming
     touched: float
     used: threading.Lock = field(default_factory=threading.Lock)
-
-
-class _Sql:
-    """Texts for one dialect; parameters are positional as each comment says."""
-
-    def __init__(self, statements: Statements) -> None:
-        sql = statements.sql
-        id_: Any = bindparam("id")
-        self.insert = statements.insert(uploads)
-        self.find = sql(select(uploads).where(uploads.c.id == id_), "id")
-        self.touch = sql(update(uploads).values(touched=bindparam("now")).where(uploads.c.id == id_), "now", "id")
-        self.finish = sql(
-            update(uploads).values(touched=bindparam("now"), blob=bindparam("new_blob")).where(uploads.c.id == id_),
-            *("now", "new_blob", "id"),
-        )
-        self.delete = sql(delete(uploads).where(uploads.c.id == id_), "id")
-        # before, limit -> uploads that nobody touched
-        self.old = sql(
-            select(uploads.c.id, uploads.c.state, uploads.c.blob)
-            .where(uploads.c.touched < bindparam("before"))
-            .order_by(uploads.c.touched)
-            .limit(bindparam("row_limit"))
-            .offset(literal_column("0")),
-            *("before", "row_limit"),
-        )
-
-
-@cache
-def _sql_of(statements: Statements) -> _Sql:
-    return _Sql(statements)
 
 
 class Uploads:
@@ -98,39 +88,80 @@ class Uploads:
         self._database = database
         self._writer = writer
         self._clock = clock
-        self._sql = _sql_of(statements)
+        self._sql = upload_statements(statements)
         self._guard = threading.Lock()
         self._open: dict[str, _Open] = {}
 
-    def start(self, barrel: int, who: str = "", *, length: int | None = None, digest: str | None = None) -> Upload:
-        """Begin one for a barrel (its key); `length` and `digest` are what it has to be in the end."""
+    def start(
+        self,
+        barrel: int,
+        who: str = "",
+        *,
+        length: int | None = None,
+        digest: str | None = None,
+        doc: str | None = None,
+        label: str | None = None,
+    ) -> Upload:
+        """Begin one for a barrel (its key); `length` and `digest` are what it has to be in the end.
+
+        `doc` is the id of the only document that may name it then, and `label` a text by which `find` tells it from
+        the caller's others. Overloaded where the caller has begun too many.
+        """
         sha256, md5 = read_digest(digest) if digest is not None else (None, None)
         if md5 is not None:
             raise BadRequest("An upload is announced with its sha256", hint="Send an md5 when it is finished.")
+        if doc is not None:
+            check_id(doc)
+        if label is not None:
+            _check_label(label)
         incoming = self._blobs.contents.begin(length)
         now, id_ = self._clock(), new_id()
-        row = (id_, barrel, who, now, now, length, sha256, incoming.state, None)
+        row = (id_, barrel, who, doc, label, now, now, length, sha256, incoming.state, None)
+
+        def insert(transaction: Transaction) -> None:
+            ((count,),) = transaction.execute(self._sql.unfinished, barrel, who)
+            if count >= UNFINISHED_MAX:
+                raise _too_many(int(count))
+            transaction.execute(self._sql.insert, *row)
+
         try:
-            self._writer.call(lambda transaction: transaction.execute(self._sql.insert, *row))
+            self._writer.call(insert)
         except BaseException:
             incoming.abort()
             raise
         self._put_aside(id_, _Open(incoming, now))
-        return Upload(id_, 0, length)
+        return Upload(id_, 0, length, doc=doc)
+
+    def find(self, barrel: int, id: str, who: str = "") -> Begun:
+        """What it was begun as; NotFound where this caller has no such upload."""
+        return _begun(self._row(barrel, id, who))
+
+    def page(
+        self, barrel: int, who: str = "", *, doc: str | None = None, after: str = "", limit: int = PAGE_MAX
+    ) -> list[Begun]:
+        """The caller's uploads, or those for one document, by their ids: the oldest first, from behind `after` on."""
+        limit = min(limit, PAGE_MAX)
+        values: tuple[object, ...] = (barrel, who, after, limit)
+        sql = self._sql.all_own
+        if doc is not None:
+            sql, values = self._sql.own_of_doc, (barrel, who, after, doc, limit)
+        with self._database.reading() as connection:
+            return [_begun(row) for row in connection.exec_driver_sql(sql, values)]
 
     def get(self, barrel: int, id: str, who: str = "") -> Upload:
         """How far it is; NotFound where this caller has no such upload."""
         row = self._row(barrel, id, who)
         if row.blob is not None:
-            return Upload(id, self._blobs.find(row.blob).content.length, row.length, self._content(row.blob))
+            content = self._content(row.blob)
+            return Upload(id, content.length, row.length, content, row.doc)
         with self._guard:
             known = self._open.get(id)
             if known is not None:
-                return Upload(id, known.incoming.size, row.length)
+                return Upload(id, known.incoming.size, row.length, doc=row.doc)
         opened = self._take(row)
         size = opened.incoming.size
         self._let_go(id, opened)
-        return Upload(id, size, row.length)
+        return Upload(id, size, row.length, doc=row.doc)
 
     def append(self, barrel: int, id: str, offset: int, pieces: bytes | Iterable[bytes], who: str = "") -> int:
         """Take the bytes from `offset` on; how many there are now.
@@ -304,6 +335,25 @@ class Uploads:
         self._writer.call(lambda transaction: transaction.execute(self._sql.delete, id_))
 
 
+def _begun(row: Any) -> Begun:
+    return Begun(row.id, row.length, row.doc, row.label, row.touched, row.blob is not None)
+
+
+def _check_label(label: str) -> None:
+    if not 1 <= len(label.encode(errors="replace")) <= LABEL_BYTES_MAX or _ODD.search(label):
+        raise BadRequest(
+            f"The label of an upload is text of 1 to {LABEL_BYTES_MAX} bytes without control characters",
+            hint="Send a shorter one, or none.",
+        )
+
+
+def _too_many(count: int) -> Overloaded:
+    return Overloaded(
+        f"You have begun {count} uploads in this barrel; {UNFINISHED_MAX} may be",
+        hint="Finish some, or give them up; a day without a word does that too.",
+    )
+
+
 def _busy(id_: str) -> Conflict:
     return Conflict(
         f"Another request goes on with the upload {id_}",
@@ -316,4 +366,4 @@ def _suspend(opened: _Open) -> None:
         opened.incoming.suspend()
     except SpileError as error:
         logger.warning("of an upload only what was durable before stays: %s", error)
-        opened.incoming.abort()
+        opened.incoming.suspend()  # broken now: it lets go of what did not become durable

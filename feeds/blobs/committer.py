@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -19,7 +20,9 @@ from sqlalchemy.exc import DBAPIError
 from feeds.blobs.handles import Handles, refusal, write_vector
 from feeds.blobs.index import Index
 from feeds.blobs.ledger import Ledger
+from feeds.blobs.lingering import Lingering
 from feeds.blobs.owned import failed
+from feeds.blobs.reserve import Reserve
 from feeds.blobs.steps import Step, Task, WriteStep
 from feeds.blobs.values import BlobSettings
 from feeds.errors import BadEpoch, SpileError, StorageFull, Unavailable
@@ -35,12 +38,19 @@ class Committer:
     """The committer's thread and its queue, which is bounded: who finds it full waits."""
 
     def __init__(
-        self, index: Index, session: SqliteSession, handles: Handles, settings: BlobSettings, epoch: int
+        self,
+        index: Index,
+        session: SqliteSession,
+        handles: Handles,
+        reserve: Reserve,
+        settings: BlobSettings,
+        epoch: int,
     ) -> None:
         self.epoch = epoch
         self._index = index
         self._session = session
         self._handles = handles
+        self._reserve = reserve
         self._settings = settings
         self._guard = threading.Lock()
         self._wake = threading.Condition(self._guard)
@@ -48,6 +58,8 @@ class Committer:
         self._queue: deque[Step] = deque()
         self._admitted = self._admitted_bytes = self._blocked = 0
         self._stopping = False
+        self._lingering = Lingering()
+        self._enough = 1  # steps in the queue for which the committer is woken
         self.groups = self.syncs = self.steps = self.bytes = self.failures = 0
         self._thread = threading.Thread(target=self._loop, name="spile-blobs", daemon=True)
         self._thread.start()
@@ -81,7 +93,7 @@ class Committer:
                 self._leave(1, step.size)
                 raise closed()
             self._queue.append(step)
-            if len(self._queue) == 1:
+            if len(self._queue) == self._enough:
                 self._wake.notify()
 
     def call(self, run: Callable[[Ledger], Any], *, epoch: int | None = None) -> Any:
@@ -111,6 +123,11 @@ class Committer:
         with self._guard:
             if not self._stopping:
                 self._push(task)
+
+    def regain(self) -> None:
+        """Keep room in reserve again some time, since some was given back."""
+        if not self._reserve.is_there:
+            self.tell(lambda _ledger: None)
 
     def _push(self, task: Task) -> None:
         self._admitted += 1
@@ -155,9 +172,12 @@ class Committer:
         group: list[Step] = []
         try:
             while group := self._take():
+                began = time.perf_counter()
+                size = sum(step.size for step in group)
                 self._write(group)
                 self._sync(group)
                 self._commit(group)
+                self._lingering.answered(len(group), size, time.perf_counter() - began)
         except BaseException as error:
             logger.critical("the committer of the blob files died: %s", error, exc_info=True)
             with self._guard:
@@ -166,7 +186,7 @@ class Committer:
                 self._queue.clear()
             death = Unavailable(f"The committer of the blob files died: {error}", hint="Restart the service.")
             left = [step for step in group if not step.future.done()]
-            self._answer_all(left, [death] * len(left))
+            self._answer_all(left, [death] * len(left), void=False)
 
     def _take(self) -> list[Step]:
         """All that waits; nothing at the end."""
@@ -175,9 +195,20 @@ class Committer:
                 if self._stopping:
                     return []
                 self._wake.wait()
+            self._linger()
             group = list(self._queue)
             self._queue.clear()
             return group
+
+    def _linger(self) -> None:
+        """Wait a moment for those who were just answered."""
+        limit_s = self._lingering.limit_s()
+        if limit_s and not self._stopping:
+            before = len(self._queue)
+            self._enough = before + self._lingering.wanted
+            self._wake.wait(limit_s)
+            self._enough = 1
+            self._lingering.came(len(self._queue) - before)
 
     def _write(self, group: list[Step]) -> None:
         """Give the system what it does not have yet, in as few calls as can be."""
@@ -223,6 +254,8 @@ class Committer:
         self.steps += len(group)
         self.bytes += sum(step.size for step in group)
         self._answer_all(group, refused)
+        if not self._reserve.is_there:
+            self._reserve.fill()
 
     def _run(self, step: Step, ledger: Ledger) -> SpileError | None:
         if step.epoch is not None and step.epoch != ledger.epoch:
@@ -246,17 +279,33 @@ class Committer:
             self._session.rollback()
         except DBAPIError as other:
             logger.warning("rolling back failed: %s", other.orig)
-        if len(group) > 1 and not isinstance(error, StorageFull):
+        if isinstance(error, StorageFull):
+            self._without_room(group, error)
+            return
+        if len(group) > 1:
             for step in group:
                 self._commit([step])
             return
-        self.failures += 1
-        self._answer_all(group, [error] * len(group))
+        self._refuse(group, error)
 
-    def _answer_all(self, group: list[Step], refused: Sequence[SpileError | None]) -> None:
-        """Give back all that the steps held, and only then wake who waits for them."""
-        for step in group:
-            step.finish(self._handles)
+    def _without_room(self, group: list[Step], error: StorageFull) -> None:
+        """The disk is full: only what gives room back is done, with the room that was kept for it."""
+        freeing = [step for step in group if step.frees]
+        if freeing and self._reserve.release():
+            self._refuse([step for step in group if not step.frees], error)
+            self._commit(freeing)
+        else:
+            self._refuse(group, error)
+
+    def _refuse(self, group: list[Step], error: SpileError) -> None:
+        self.failures += 1
+        self._answer_all(group, [error] * len(group), void=isinstance(error, StorageFull))
+
+    def _answer_all(self, group: list[Step], refused: Sequence[SpileError | None], *, void: bool = True) -> None:
+        """Give back all that the steps held, and only then wake who waits for them. `void`: of those that are refused
+        nothing stands; after a commit that failed for another reason than room it may yet."""
+        for step, error in zip(group, refused, strict=True):
+            step.finish(self._handles, void=void and error is not None)
         with self._guard:
             self._leave(len(group), sum(step.size for step in group))
         for step, error in zip(group, refused, strict=True):

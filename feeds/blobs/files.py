@@ -16,7 +16,7 @@ from typing import Self
 
 from feeds.blobs.committer import Committer, closed, done
 from feeds.blobs.handles import Handles, refusal, sync_folder
-from feeds.blobs.index import FileRow, Index
+from feeds.blobs.index import ROWS_MAX, FileRow, Index
 from feeds.blobs.ledger import Ledger
 from feeds.blobs.migrate import migrate
 from feeds.blobs.names import check_name, check_range
@@ -24,6 +24,7 @@ from feeds.blobs.reading import Reader
 from feeds.blobs.recovery import Recovered, recover
 from feeds.blobs.register import Register
 from feeds.blobs.registry import Registry
+from feeds.blobs.reserve import Reserve
 from feeds.blobs.scrubbing import Scrubber
 from feeds.blobs.sequencer import Sequencer
 from feeds.blobs.values import (
@@ -44,6 +45,7 @@ from feeds.storage.refusals import translated
 from feeds.storage.session import SqliteSession
 
 NOTE_BYTES_MAX = 64 * 1024
+FILES_LISTED_MAX = ROWS_MAX
 DEFAULTS = BlobSettings()
 _EPOCH_MAX = (1 << 63) - 1
 
@@ -63,9 +65,12 @@ class BlobFiles:
         except OSError as error:
             raise refusal(error, "making the folder") from error
         try:
+            reserve = Reserve(folder / "reserve")
+            reserve.release()  # so that a folder on a full disk can be opened
             session = self._prepared()
             self.recovered: Recovered = recover(session, folder / "files", clock())
             """What was put in order when it was opened."""
+            reserve.fill()
             sync_folder(folder)
         except BaseException:
             self._index.close()
@@ -74,7 +79,7 @@ class BlobFiles:
         self._closed = False
         self._handles = Handles(folder / "files", settings.handles_max)
         self._committer = Committer(
-            self._index, session, self._handles, settings, int(self._index.meta("epoch") or 0)
+            self._index, session, self._handles, reserve, settings, int(self._index.meta("epoch") or 0)
         )
         self._registry = Registry(self._index, self._committer, self._handles)
         self._sequencer = Sequencer(self._registry, self._committer, settings)
@@ -207,6 +212,16 @@ class BlobFiles:
         """
         self._register.trim(file, offset, size, epoch)
 
+    def seal(self, file: str, *, epoch: int | None = None) -> None:
+        """Append nothing to a file any more, and give up what was never written up to its end; waits for writes that
+        are on their way. Room that was reserved in it is lost. A file of which nothing can be read is removed then,
+        as by `trim`. Nothing is done for an unknown file."""
+        self._register.end(file, epoch, all_of_it=False)
+
+    def remove(self, file: str, *, epoch: int | None = None) -> None:
+        """Give up the whole of a file, whatever is in it: it is removed, and its name never comes back. As `seal`."""
+        self._register.end(file, epoch, all_of_it=True)
+
     # -- reading
 
     def read(self, file: str, offset: int, size: int) -> bytes:
@@ -227,9 +242,16 @@ class BlobFiles:
 
     # -- what is there
 
-    def list_files(self, *, removed: bool = False) -> list[FileInfo]:
-        """Every file by name; with `removed` also those whose names alone are kept."""
-        return [self._info(row) for row in self._index.files(removed)]
+    def list_files(self, after: str = "", limit: int = FILES_LISTED_MAX, *, removed: bool = False) -> list[FileInfo]:
+        """The first files by name that come after one, at most `limit`; with `removed` also those whose names alone
+        are kept. BadRequest for more than `FILES_LISTED_MAX` at once."""
+        if not 1 <= limit <= FILES_LISTED_MAX:
+            raise BadRequest(f"{limit} files cannot be listed at once", hint=f"Ask for 1 to {FILES_LISTED_MAX}.")
+        return [self._info(row) for row in self._index.files(after, limit, removed=removed)]
+
+    def every_file(self, *, removed: bool = False) -> Iterator[FileInfo]:
+        """All files by name, listed a page at a time as they are asked for."""
+        return map(self._info, self._index.every_file(removed=removed))
 
     def file(self, name: str) -> FileInfo | None:
         """One file, also a removed one; None where it was never made."""

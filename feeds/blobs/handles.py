@@ -151,11 +151,20 @@ def read_all(fd: int, size: int, offset: int) -> bytes:
     return b"".join(parts)
 
 
-def punch(fd: int, offset: int, size: int) -> bool:
-    """Give the room of a range back to the file system; False where it cannot do that."""
-    return bool(
-        _libc.fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, ctypes.c_longlong(offset), ctypes.c_longlong(size)) == 0
-    )
+def punch(fd: int, start: int, end: int, within: tuple[int, int] | None = None) -> int:
+    """Give the blocks of a range back to the file system; how many bytes, 0 where it cannot do that.
+
+    A block of which the range has only a part goes where the rest of it is `within` what nobody needs either.
+    """
+    first, last = within or (start, end)
+    block = os.fstatvfs(fd).f_bsize
+    start = -(-max(first, start - start % block) // block) * block
+    end = min(last, -(-end // block) * block) // block * block
+    size = end - start
+    if size <= 0:
+        return 0
+    how = _PUNCH_HOLE | _KEEP_SIZE
+    return 0 if _libc.fallocate(fd, how, ctypes.c_longlong(start), ctypes.c_longlong(size)) else size
 
 
 def sync_folder(folder: Path) -> None:

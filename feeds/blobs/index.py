@@ -70,9 +70,21 @@ class Index:
         found = self._ask(f"{_FILE} WHERE name = ?", (name,))
         return found[0] if found else None
 
-    def files(self, removed: bool = False) -> list[FileRow]:
-        """Every file, by name."""
-        return self._ask(f"{_FILE}{'' if removed else ' WHERE removed = 0'} ORDER BY name")
+    def files(self, after: str, limit: int, *, removed: bool = False) -> list[FileRow]:
+        """The first so many files by name that come after one, with those that were removed or without."""
+        which = "" if removed else " AND removed = 0"
+        return self._ask(f"{_FILE} WHERE name > ?{which} ORDER BY name LIMIT ?", (after, limit))
+
+    def every_file(self, *, removed: bool = False) -> Iterator[FileRow]:
+        """All of them by name, a page at a time."""
+        after = ""
+        while rows := self.files(after, ROWS_MAX, removed=removed):
+            yield from rows
+            after = rows[-1][1]
+
+    def written(self) -> int:
+        """The bytes that can be read, of all files."""
+        return int(self._ask("SELECT coalesce(sum(written), 0) FROM files")[0][0])
 
     def next_file(self, file: int) -> FileRow | None:
         """The first file with this number or a later one that has bytes to read."""

@@ -57,7 +57,7 @@ class Ledger:
     ) -> tuple[int, int]:
         """A range is given up: the chunks from `first` up to `last` go, `rest` is what stays of those at its edges.
 
-        Gives how many bytes of the file are trimmed now, and where it ends.
+        Gives the trimmed range that it is a part of now.
         """
         self.flush()
         session = self.session
@@ -72,7 +72,7 @@ class Ledger:
         kept = sum(row[1] for row in rest)
         session.run(_COUNT, (file, whole_end, kept - gone, whole_end - whole_start - before, self.epoch))
         self._undamaged(file, start, end)
-        return self.extent(file)
+        return whole_start, whole_end
 
     def extent(self, file: int) -> tuple[int, int]:
         """How many bytes of a file are trimmed, and where it ends."""

@@ -7,6 +7,7 @@ byte on: so what a crash left of it can be found, gone on with, or removed, with
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,9 @@ from feeds.blobs.local_places import FILE_BYTES, Large, Small, no_name, parse, s
 from feeds.blobs.objects_bucket import claim
 from feeds.blobs.objects_folder import Folder
 from feeds.blobs.values import Damage, State
-from feeds.errors import BadChecksum, Conflict, NotWritten, PartialRead, Trimmed
+from feeds.errors import BadChecksum, Conflict, NotWritten, PartialRead, SpileError, Trimmed
+
+logger = logging.getLogger("spile.blobs")
 
 PENDING_MAX = 16  # pieces of one content that are not yet durable: 16 MiB, so that a sync and the next pieces overlap
 
@@ -40,6 +43,7 @@ class LocalContents:
         self._guard = threading.Lock()
         self._writing: set[str] = set()  # the names of large contents
         self._suspects = Suspects()
+        self._owed: set[str] = set()  # names of large contents that could not be removed
 
     @classmethod
     def open(cls, folder: Path) -> LocalContents:
@@ -99,6 +103,7 @@ class LocalContents:
             self._let_go(name)
 
     def leftovers(self, known: Known, *, left_s: float = LEFT_S) -> int:
+        self._seal()
         count = 0
         for name in self._suspects.look(self._names(), known, left_s):
             try:
@@ -109,6 +114,7 @@ class LocalContents:
         return count
 
     def scrub(self, bytes_max: int) -> Scrubbed:
+        self._remove_owed()
         step = self._files.scrub(bytes_max)
         return Scrubbed(step.bytes, self._named(step.damaged), step.finished)
 
@@ -175,16 +181,36 @@ class LocalContents:
         count = 0
         while self._files.file(large.file(count)) is not None:
             count += 1
-        for at in reversed(range(count)):
-            info = self._files.file(large.file(at))
-            if info is not None and not info.removed and info.end:
-                self._files.trim(info.name, 0, info.end)
+        try:
+            for at in reversed(range(count)):
+                self._files.remove(large.file(at))
+        except SpileError:
+            with self._guard:
+                self._owed.add(str(large))
+            raise
+
+    def _remove_owed(self) -> None:
+        """Try again what could not be removed when it was given up."""
+        with self._guard:
+            owed, self._owed = self._owed, set()
+        for name in owed:
+            try:
+                self.remove(name)
+            except SpileError as error:
+                logger.debug("%s cannot be removed yet: %s", name, error)
+
+    def _seal(self) -> None:
+        """Of the files that small contents were appended to, give up what no content came to stand in."""
+        for info in self._files.every_file():
+            is_left = info.name.startswith("small^") and not info.current
+            if is_left and (not info.written or info.written + info.trimmed < info.end):
+                self._files.seal(info.name)
 
     def _names(self) -> Iterator[tuple[str, int]]:
         """Each copy that is there, and its size so far."""
-        for name, infos in groupby(self._files.list_files(), lambda info: info.name.rpartition("^")[0]):
+        for name, infos in groupby(self._files.every_file(), lambda info: info.name.rpartition("^")[0]):
             if name.startswith("large^"):
-                found = list(infos)
+                found = list(infos)  # one for each GiB
                 if any(info.written for info in found):
                     yield name, sum(info.end for info in found)
                 continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 from feeds.blobs.claims import Claims
+from feeds.blobs.names import OFFSET_MAX
 from feeds.errors import Trimmed, Unavailable
 
 
@@ -18,6 +19,7 @@ class OwnedFile:
         "_given",
         "_high",
         "_tail",
+        "_void",
         "_waiting",
         "current",
         "failure",
@@ -40,6 +42,7 @@ class OwnedFile:
         self._waiting = 0
         self._high = end  # behind every byte that was ever claimed or is in the index
         self._tail = end  # where the next chunk would go
+        self._void = (0, 0)  # the last range of which writes failed that nobody has touched since
         self._given = 0  # behind what was given away in this run, be it written or not
 
     def allot(self, size: int, extra: int, file_bytes_max: int) -> int | None:
@@ -63,11 +66,44 @@ class OwnedFile:
                 self._changed.wait()
                 self._waiting -= 1
                 self._usable()
+            if start < self._void[1]:
+                self._void = (0, 0)
             fresh = start >= self._high
             self._claims.add(start, end)
             self._high = max(self._high, end)
             self._tail = max(self._tail, end)
             return fresh
+
+    def voided(self, start: int, end: int) -> tuple[int, int]:
+        """The write to a claimed range failed; gives the range together with those before it that failed as well."""
+        with self._changed:
+            first = self._void[0] if self._void[1] == start else start
+            self._void = first, end
+            return self._void
+
+    def claim_all(self) -> int:
+        """Wait until nobody works on the file, and take all of it: nothing is appended to it from now on, and what
+        was promised in it is not. Gives what `release_all` needs."""
+        with self._changed:
+            self.current = False
+            self._usable()
+            while self._claims.end():
+                self._waiting += 1
+                self._changed.wait()
+                self._waiting -= 1
+                self._usable()
+            self._given = 0
+            self._claims.add(0, OFFSET_MAX)
+            high, self._high = self._high, OFFSET_MAX
+            return high
+
+    def release_all(self, high: int) -> None:
+        """The work on the whole file is done."""
+        with self._changed:
+            self._claims.remove(0)
+            self._high = high
+            if self._waiting:
+                self._changed.notify_all()
 
     def release(self, start: int) -> None:
         """The work on the range that begins here is done."""
@@ -92,6 +128,11 @@ class OwnedFile:
         with self._changed:
             self.removed = not self.current and trimmed == max(end, self._given, self._claims.end())
             return self.removed
+
+    def condemn(self) -> None:
+        """It counts as removed from now on, whatever was promised."""
+        with self._changed:
+            self.removed = True
 
     def revive(self) -> None:
         """It was not removed after all."""

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from feeds.blobs.handles import sync_folder
 from feeds.blobs.names import OFFSET_MAX
@@ -19,6 +22,9 @@ from feeds.storage.session import SqliteSession
 
 logger = logging.getLogger("spile.blobs")
 
+_PAGE = 1_000  # files looked at together
+_TOLD = 20  # files named in the log; the rest is counted
+_FILES = 'SELECT file, name, removed, "end", trimmed FROM files WHERE file > ? ORDER BY file LIMIT ?'
 _LAST = (
     f'SELECT "offset" + size FROM chunks WHERE file = ? AND state = {State.WRITTEN.value}'
     ' ORDER BY "offset" DESC LIMIT 1'
@@ -36,15 +42,14 @@ class Recovered:
 
 
 def recover(session: SqliteSession, folder: Path, now: float) -> Recovered:
-    """Bring files and index together: for each file one question to the index, whatever its size."""
+    """Bring files and index together: for a file at most one question to the index, whatever its size."""
     found = Recovered()
     on_disk = {
         entry.name: entry.stat().st_size for entry in os.scandir(folder) if entry.is_file(follow_symlinks=False)
     }
     session.begin(())
     session.run("DELETE FROM damage WHERE code = ?", (PartialRead.code,))
-    files = session.rows('SELECT file, name, removed, "end", trimmed FROM files', ())
-    for file, name, removed, end, trimmed in files:
+    for file, name, removed, end, trimmed in _files(session):
         size = on_disk.pop(name, None)
         if removed:
             if size is not None:
@@ -59,8 +64,7 @@ def recover(session: SqliteSession, folder: Path, now: float) -> Recovered:
             (folder / name).unlink(missing_ok=True)
             session.run("DELETE FROM files WHERE file = ?", (file,))
         else:
-            last = session.rows(_LAST, (file,))
-            needed = last[0][0] if last else 0
+            needed = _needed(session, file) if trimmed else end
             if size is not None and size > needed:
                 _cut(folder / name, needed)
                 found.cut[name] = size - needed
@@ -79,6 +83,19 @@ def recover(session: SqliteSession, folder: Path, now: float) -> Recovered:
     return found
 
 
+def _files(session: SqliteSession) -> Iterator[Sequence[Any]]:
+    mark = 0
+    while rows := session.rows(_FILES, (mark, _PAGE)):
+        yield from rows
+        mark = rows[-1][0]
+
+
+def _needed(session: SqliteSession, file: int) -> int:
+    """Where the last chunk of a file ends that was not trimmed."""
+    last = session.rows(_LAST, (file,))
+    return int(last[0][0]) if last else 0
+
+
 def _cut(path: Path, size: int) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
@@ -93,7 +110,10 @@ def _tell(found: Recovered) -> None:
         logger.info(
             "%d blob files had %d bytes that were never acknowledged", len(found.cut), sum(found.cut.values())
         )
-    for name, size in found.short.items():
+    for name, size in islice(found.short.items(), _TOLD):
         logger.error("the blob file %s ends at %d, before what was written to it", name, size)
-    for name in found.foreign:
+    for name in found.foreign[:_TOLD]:
         logger.warning("%s stands among the blob files, and is none of them", name)
+    for count, what in ((len(found.short), "are short or gone"), (len(found.foreign), "are none of ours")):
+        if count > _TOLD:
+            logger.error("%d blob files %s; `spile check` names them", count, what)

@@ -7,6 +7,7 @@ range has claimed it with the file's owner; what the index says of it stays true
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from feeds.blobs.checksums import RawRow, crc32c, cut
 from feeds.blobs.committer import Committer
@@ -17,13 +18,15 @@ from feeds.blobs.owned import OwnedFile
 from feeds.blobs.reading import Reader
 from feeds.blobs.registry import Registry
 from feeds.blobs.sequencer import Sequencer
-from feeds.blobs.steps import TrimStep, WriteStep
+from feeds.blobs.steps import EndStep, TrimStep, WriteStep
 from feeds.blobs.values import Appending, Placed, State, Tag
 from feeds.errors import AlreadyWritten, Trimmed
 
 # Up to it the committer writes what stands side by side at once: a third less work for many small appends.
 HELD_BYTES_MAX = 16 * 1024
 _W = State.WRITTEN.value
+
+_Range = tuple[int, int]  # from, to
 
 
 class Register:
@@ -111,10 +114,31 @@ class Register:
             raise
         step = TrimStep(owner, start, end, claimed, rest, epoch)
         self._submit(step)
-        if step.future.result():
-            self._registry.removed(owner)
-        else:
-            self._punch(owner, start, end)
+        self._give_back(step, [(start, end)])
+
+    def end(self, name: str, epoch: int | None, *, all_of_it: bool) -> None:
+        """Let nothing more come to a file: what was never written goes, or all of it."""
+        self._committer.check_epoch(epoch)
+        self._committer.admit(0)
+        try:
+            owner = self._registry.find(name)
+            if owner is None:
+                self._committer.withdraw(0)
+                return
+            high = owner.claim_all()
+            try:
+                ranges = None if all_of_it else list(self._holes(owner))
+            except BaseException:
+                owner.release_all(high)
+                raise
+        except BaseException as error:
+            self._committer.withdraw(0)
+            if isinstance(error, Trimmed):
+                return  # removed already
+            raise
+        step = EndStep(owner, high, ranges, epoch)
+        self._submit(step)
+        self._give_back(step, ranges or [])
 
     # -- parts of them
 
@@ -129,6 +153,8 @@ class Register:
                 if not held:
                     write_all(handle.fd, data, start)
             except BaseException:
+                end = start + len(data)
+                punch(handle.fd, start, end, owner.voided(start, end))  # a part of it may have found room
                 self._handles.give(handle)
                 raise
         except BaseException as error:
@@ -138,11 +164,11 @@ class Register:
             raise
         return WriteStep(owner, handle, rows, len(data), epoch, answer, data if held else None)
 
-    def _submit(self, step: WriteStep | TrimStep) -> None:
+    def _submit(self, step: WriteStep | TrimStep | EndStep) -> None:
         try:
             self._committer.submit(step)
         except BaseException:
-            step.finish(self._handles)
+            step.finish(self._handles, void=True)
             raise
 
     def _is_same(self, owner: OwnedFile, start: int, end: int, data: bytes) -> bool:
@@ -184,7 +210,7 @@ class Register:
         self._reader.verified(owner, [row])
         return False
 
-    def _claim_chunks(self, owner: OwnedFile, start: int, end: int) -> tuple[tuple[int, int], list[RawRow]]:
+    def _claim_chunks(self, owner: OwnedFile, start: int, end: int) -> tuple[_Range, list[RawRow]]:
         """Claim a range together with the chunks that reach beyond it, and those chunks."""
         first, last = start, end
         while True:
@@ -216,13 +242,29 @@ class Register:
             kept += cut(end, data[end - row[0] :], None, Tag.SPLIT)
         return kept
 
-    def _punch(self, owner: OwnedFile, start: int, end: int) -> None:
-        try:
-            with self._handles.borrowed(owner.name) as fd:
-                if punch(fd, start, end - start):
-                    self.punched += end - start
-        except FileNotFoundError:
-            return  # removed meanwhile, and all of its room with it
+    def _holes(self, owner: OwnedFile) -> Iterator[_Range]:
+        """The ranges before the end of a claimed file in which nothing was ever written."""
+        row = self._index.file(owner.name)
+        position, end = 0, 0 if row is None else row[3]
+        while position < end and (rows := self._index.rows(owner.file, position, end)):
+            for start, size, *_ in rows:
+                if start > position:
+                    yield position, start
+                position = start + size
+
+    def _give_back(self, step: TrimStep | EndStep, ranges: list[_Range]) -> None:
+        """Wait until ranges are given up, and give their room back."""
+        owner = step.owner
+        if step.future.result():
+            self._registry.removed(owner)
+        else:
+            try:
+                with self._handles.borrowed(owner.name) as fd:
+                    parts = zip(ranges, step.wholes, strict=True)
+                    self.punched += sum(punch(fd, *each, whole) for each, whole in parts)
+            except FileNotFoundError:
+                pass  # removed meanwhile, and all of its room with it
+        self._committer.regain()
 
 
 def written(owner: OwnedFile, start: int, end: int) -> AlreadyWritten:

@@ -19,7 +19,7 @@ from feeds.errors import BadChecksum, PartialRead, SpileError, Trimmed
 from feeds.storage.checks import PROBLEMS_MAX, CheckReport
 
 _CURSOR = "scrubbed"
-_ROWS_MAX = 256  # at a time, so that a step stays near its limit
+_ROWS_MAX = 256  # at a time
 _OVERLAPS = (
     'SELECT count(*) FROM (SELECT "offset", lag("offset" + size) OVER (ORDER BY "offset") AS before FROM chunks'
     ' WHERE file = ?) WHERE before > "offset"'
@@ -55,7 +55,7 @@ class Scrubber:
     def step(self, bytes_max: int) -> Scrubbed:
         """Verify up to about that many bytes, and remember where it ended."""
         with self._guard:
-            file, offset = self._cursor()
+            began = file, offset = self._cursor()
             known = {(damage.file, damage.offset, damage.size) for damage in self._index.damage()}
             chunks = size = 0
             damaged: list[Damage] = []
@@ -68,6 +68,7 @@ class Scrubber:
                 if row[0] != file:
                     file, offset = row[0], 0
                 rows = self._index.rows(file, offset, row[3], _ROWS_MAX) if offset < row[3] else []
+                rows = _first(rows, bytes_max - size)
                 if not rows:
                     file, offset = file + 1, 0
                     continue
@@ -80,22 +81,25 @@ class Scrubber:
                         self._forget(row, each)
                 offset = rows[-1][0] + rows[-1][1]
             self.verified += size
-            self._committer.call(lambda ledger: ledger.meta(_CURSOR, f"{file} {offset}"))
+            if (file, offset) != began:
+                self._committer.call(lambda ledger: ledger.meta(_CURSOR, f"{file} {offset}"))
             return Scrubbed(chunks, size, damaged, finished)
 
     def check(self, progress: Callable[[int, int], None] | None) -> CheckReport:
         """Verify everything, and tell every problem as text."""
         problems: list[str] = []
-        files = self._index.files(removed=True)
-        total = sum(row[4] for row in files)
-        done = chunks = 0
+        total = self._index.written()
+        files = done = chunks = 0
         with self._index.reading() as connection:
             for (said,) in connection.exec_driver_sql("PRAGMA quick_check(100)").all():
                 if said != "ok":
                     problems.append(f"the index of the blob files: {said}")
         on_disk = set(os.listdir(self._handles.path("")))
-        for row in files:
-            problems += [f"the blob file {row[1]}: {problem}" for problem in self._counted(row[0])]
+        for row in self._index.every_file(removed=True):
+            files += 1
+            on_disk.discard(row[1])
+            if len(problems) < PROBLEMS_MAX:
+                problems += [f"the blob file {row[1]}: {problem}" for problem in self._counted(row[0])]
             if not row[2]:
                 for each, error in self._all(row):
                     chunks += 1
@@ -104,11 +108,9 @@ class Scrubber:
                         problems.append(error.reason)
                     if progress is not None:
                         progress(min(done, total), total)
-        known = {row[1] for row in self._index.files(removed=True)}
-        problems += [f"{name} stands among the blob files, and is none of them" for name in sorted(on_disk - known)]
-        return CheckReport(
-            problems[:PROBLEMS_MAX], {"blob_files": len(files), "blob_chunks": chunks, "blob_bytes": done}
-        )
+        # A file is in the index before it is on the disk, so that what is left of the list is not ours.
+        problems += [f"{name} stands among the blob files, and is none of them" for name in sorted(on_disk)]
+        return CheckReport(problems[:PROBLEMS_MAX], {"blob_files": files, "blob_chunks": chunks, "blob_bytes": done})
 
     def _cursor(self) -> tuple[int, int]:
         file, _, offset = (self._index.meta(_CURSOR) or "0 0").partition(" ")
@@ -143,7 +145,7 @@ class Scrubber:
         """A crash between a trim and its hole leaves the room taken."""
         try:
             with self._handles.borrowed(owner.name) as fd:
-                punch(fd, row[0], row[1])
+                punch(fd, row[0], row[0] + row[1])
         except FileNotFoundError:
             return
 
@@ -166,3 +168,12 @@ class Scrubber:
         if tuple(kept) != (written, trimmed, end):
             problems.append(f"its counts are {tuple(kept)}, and its chunks say {(written, trimmed, end)}")
         return problems
+
+
+def _first(rows: list[RawRow], size: int) -> list[RawRow]:
+    """The first rows that have so many bytes to read together."""
+    for at, row in enumerate(rows, 1):
+        size -= row[1] if row[2] == State.WRITTEN else 0
+        if size <= 0:
+            return rows[:at]
+    return rows

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from feeds.blobs.checksums import RawRow
-from feeds.blobs.handles import Handle, Handles
+from feeds.blobs.handles import Handle, Handles, punch
 from feeds.blobs.ledger import Ledger
 from feeds.blobs.owned import OwnedFile
 from feeds.errors import SpileError
@@ -17,6 +17,9 @@ class Step:
     """One caller's part of a group."""
 
     __slots__ = ("_finished", "answer", "epoch", "future", "size")
+
+    frees = False
+    """Whether it gives room on the disk back, so that it is done even on a full one."""
 
     def __init__(self, size: int, epoch: int | None, answer: Any = None) -> None:
         self.size = size
@@ -33,13 +36,14 @@ class Step:
     def undo(self) -> None:
         """The transaction does not stand."""
 
-    def finish(self, handles: Handles) -> None:
-        """It is over, well or not, and holds nothing any more; called before the answer."""
+    def finish(self, handles: Handles, *, void: bool = False) -> None:
+        """It is over, and holds nothing any more; called before the answer. `void`: nothing of it stands, for
+        certain."""
         if not self._finished:
             self._finished = True
-            self._let_go(handles)
+            self._let_go(handles, void)
 
-    def _let_go(self, handles: Handles) -> None:
+    def _let_go(self, handles: Handles, void: bool) -> None:
         """Give back what it holds."""
 
 
@@ -69,16 +73,21 @@ class WriteStep(Step):
     def run(self, ledger: Ledger) -> None:
         ledger.wrote(self.owner.file, self.rows)
 
-    def _let_go(self, handles: Handles) -> None:
+    def _let_go(self, handles: Handles, void: bool) -> None:
+        start, end = self.rows[0][0], self.rows[-1][0] + self.rows[-1][1]
+        if void:
+            punch(self.handle.fd, start, end, self.owner.voided(start, end))
         handles.give(self.handle)
-        self.owner.release(self.rows[0][0])
+        self.owner.release(start)
 
 
 class TrimStep(Step):
     """A claimed range is given up. `rest` is what stays of the chunks at its edges; the answer is whether the file
     is removed with it."""
 
-    __slots__ = ("claimed", "end", "owner", "rest", "start")
+    __slots__ = ("claimed", "end", "owner", "rest", "start", "wholes")
+
+    frees = True
 
     def __init__(
         self,
@@ -95,10 +104,12 @@ class TrimStep(Step):
         self.end = end
         self.claimed = claimed
         self.rest = rest
+        self.wholes: list[tuple[int, int]] = []
+        """The trimmed range that it is a part of, once it is done."""
 
     def run(self, ledger: Ledger) -> None:
-        extent = ledger.trimmed(self.owner.file, self.start, self.end, *self.claimed, self.rest)
-        if self.owner.removable(*extent):
+        self.wholes = [ledger.trimmed(self.owner.file, self.start, self.end, *self.claimed, self.rest)]
+        if self.owner.removable(*ledger.extent(self.owner.file)):
             ledger.removed(self.owner.file)
             self.answer = True
 
@@ -107,8 +118,45 @@ class TrimStep(Step):
             self.answer = False
             self.owner.revive()
 
-    def _let_go(self, handles: Handles) -> None:
+    def _let_go(self, handles: Handles, void: bool) -> None:
         self.owner.release(self.claimed[0])
+
+
+class EndStep(Step):
+    """Nothing more comes to a file that is claimed as a whole: ranges in which nothing was written are given up, or
+    all of it (None). The answer is whether it is removed, since nothing of it is left."""
+
+    __slots__ = ("high", "owner", "ranges", "wholes")
+
+    frees = True
+
+    def __init__(self, owner: OwnedFile, high: int, ranges: list[tuple[int, int]] | None, epoch: int | None) -> None:
+        super().__init__(0, epoch, False)
+        self.owner = owner
+        self.high = high
+        self.ranges = ranges
+        self.wholes: list[tuple[int, int]] = []
+        """The trimmed ranges that they are parts of, once it is done."""
+
+    def run(self, ledger: Ledger) -> None:
+        ledger.flush()
+        file = self.owner.file
+        end = ledger.extent(file)[1]
+        ranges = ([(0, end)] if end else []) if self.ranges is None else self.ranges
+        self.wholes = [ledger.trimmed(file, *each, *each, ()) for each in ranges]
+        trimmed, end = ledger.extent(file)
+        if trimmed == end:
+            self.owner.condemn()
+            ledger.removed(file)
+            self.answer = True
+
+    def undo(self) -> None:
+        if self.answer:
+            self.answer = False
+            self.owner.revive()
+
+    def _let_go(self, handles: Handles, void: bool) -> None:
+        self.owner.release_all(self.high)
 
 
 class Task(Step):

@@ -17,7 +17,8 @@ from feeds.storage.database import Database
 from feeds.storage.migrate import migrate
 from feeds.storage.publishers import RETAINED_NOTES
 from feeds.storage.refusals import translated
-from feeds.storage.schema import barrels, meta, publishers, tokens
+from feeds.storage.replications import RESTORED, RUN
+from feeds.storage.schema import barrels, meta, publishers, replications, tokens
 from feeds.storage.session import let_go
 from feeds.storage.statements import LOCK_CLASS, USE_LOCK
 
@@ -60,6 +61,7 @@ def renew(connection: Connection) -> int:
     connection.execute(delete(meta).where(retained))
     connection.execute(delete(publishers))
     connection.execute(delete(tokens))
+    connection.execute(update(replications).where(replications.c.wanted == RUN).values(wanted=RESTORED))
     return len(keys)
 
 

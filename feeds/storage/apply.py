@@ -119,6 +119,17 @@ def _stubs_at(work: BarrelWork, state: DocState, revision: Revision) -> Stubs:
     return _NONE if found is None else stubs_of(found[3])
 
 
+def _stubs_before(work: BarrelWork, state: DocState, path: Sequence[Revision]) -> Stubs:
+    """The attachments of the nearest ancestor in a history whose body is here."""
+    for revision in path[1:]:
+        if revision.key == state.winner.key:
+            return _stubs_at(work, state, revision)
+        found = work.find_rev(state, revision.key)
+        if found is not None and found[3] is not None:
+            return stubs_of(found[3])
+    return _NONE
+
+
 def _merge(work: BarrelWork, state: DocState | None, write: Write, bytes_max: int) -> Written:
     if state is None:
         raise Missing(f"{write.id!r} was never written here", hint="Put the document first, or use set.")
@@ -297,7 +308,7 @@ def _replicate(work: BarrelWork, state: DocState | None, write: Write, body: byt
     if body is None:
         body = write.body
         if write.attachments is not None and not grafted.already:
-            parent = _stubs_at(work, state, path[1]) if state is not None and len(path) > 1 else _NONE
+            parent = _stubs_before(work, state, path) if state is not None else _NONE
             stubs = _resolved(work, write, parent, write.rev.generation, replicated=True)
             body, data = joined(stubs or _NONE, body), None
     seq = work.seq + 1

@@ -28,6 +28,7 @@ from feeds.storage.backup_contents import has_contents, pages_of, restore_conten
 from feeds.storage.database import Database
 from feeds.storage.lockfile import LockFile
 from feeds.storage.migrate import HEAD, knows, schema_version
+from feeds.storage.replications import RESTORED, RUN
 
 _PAGES = 1_000  # copied between two calls of the progress callback: 4 MB
 _MANIFEST = "backup"
@@ -166,13 +167,18 @@ def _finish(copy: sqlite3.Connection, manifest: Manifest) -> None:
         )
 
 
-def restore_backup(backup: Path, folder: Path, blobs: str | Path | None = None) -> Manifest:
+def restore_backup(
+    backup: Path,
+    folder: Path,
+    blobs: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Manifest:
     """Make a store in `folder` of a backup, with the contents of its attachments in `blobs`, or else beside it.
 
     It is another store from then on, with a new id, and every barrel begins a new epoch: whoever followed the old
     ones is sent a snapshot, since what was written after the backup is not here. Seqs stay. What brokers were told
     is forgotten for the same reason, so that a publisher begins anew and puts right what they retained. Tokens go
-    as well: an answer from before may name a revision that is not here.
+    as well: an answer from before may name a revision that is not here. `progress(done, total)` counts pages.
 
     Exists where the folder holds a store already, BadRequest where the file is no backup, Damaged where it is not
     sound, NewerSchema where a newer Spile wrote it.
@@ -196,11 +202,12 @@ def restore_backup(backup: Path, folder: Path, blobs: str | Path | None = None) 
         aside.unlink(missing_ok=True)
         with closing(_opened(backup)) as source, closing(sqlite3.connect(aside)) as copy:
             copy.execute("PRAGMA synchronous = OFF")
-            source.backup(copy, pages=_PAGES)
+            told = _Told(progress, pages_of(sized(source)))
+            source.backup(copy, pages=_PAGES, progress=told.of_database)
             _begin_anew(copy)
             if has_contents(copy):
                 with closing(_new_contents(blobs if blobs is not None else folder / "blobs")) as contents:
-                    restore_contents(copy, source, contents)
+                    restore_contents(copy, source, contents, told.of_contents)
                 copy.execute("DROP TABLE contents")
                 copy.commit()
                 copy.execute("VACUUM")
@@ -254,6 +261,8 @@ def _begin_anew(copy: sqlite3.Connection) -> None:
         copy.execute("DELETE FROM publishers")
         copy.execute("DELETE FROM meta WHERE key LIKE 'retained:%'")
         copy.execute("DELETE FROM tokens")
+        # A copy beside the original must not write elsewhere before somebody says so.
+        copy.execute("UPDATE replications SET wanted = ? WHERE wanted = ?", (RESTORED, RUN))
         # Copies of bytes are made anew; uploads on their way are not in the backup.
         copy.execute("DELETE FROM blob_trash")
         copy.execute("DELETE FROM uploads")

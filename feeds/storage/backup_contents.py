@@ -63,8 +63,10 @@ def has_contents(copy: sqlite3.Connection) -> bool:
     return bool(copy.execute("SELECT count(*) FROM blobs").fetchone()[0])
 
 
-def restore_contents(copy: sqlite3.Connection, source: sqlite3.Connection, contents: Contents) -> None:
-    """Store the contents of a backup anew, and lead the restored database to them.
+def restore_contents(
+    copy: sqlite3.Connection, source: sqlite3.Connection, contents: Contents, tell: Callable[[int], None]
+) -> None:
+    """Store the contents of a backup anew, and lead the restored database to them; `tell` is called with bytes.
 
     Those that were damaged already are known to be lost; attaching the same bytes again mends them.
     """
@@ -73,6 +75,7 @@ def restore_contents(copy: sqlite3.Connection, source: sqlite3.Connection, conte
         with contents.begin(length) as incoming:
             for piece in _pieces(source, digest):
                 incoming.write(piece)
+                tell(len(piece))
             if incoming.size == length:
                 stored = incoming.finish()
                 place = stored.place

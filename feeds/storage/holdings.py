@@ -10,10 +10,10 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
-from sqlalchemy import bindparam, literal_column, select
+from sqlalchemy import and_, bindparam, literal_column, select
 
 from feeds.attachments.stubs import Content, contents_of, stubs_of
-from feeds.storage.schema import blob_refs, blobs
+from feeds.storage.schema import blob_refs, blobs, docs
 from feeds.storage.session import Session
 from feeds.storage.statements import Statements
 from feeds.tree import Key
@@ -45,6 +45,13 @@ class HoldingStatements:
         )
         self.held_by_digest = sql(held.where(blobs.c.digest == bindparam("digest")), "barrel", "digest")
         self.held_by_md5 = sql(held.where(blobs.c.md5 == bindparam("md5")), "barrel", "md5")
+        # barrel, digest, id -> that content, if a revision of this document has it
+        self.held_by_doc = sql(
+            held.join(docs, and_(docs.c.barrel == blob_refs.c.barrel, docs.c.doc == blob_refs.c.doc)).where(
+                blobs.c.digest == bindparam("digest"), docs.c.id == bindparam("id")
+            ),
+            *("barrel", "digest", "id"),
+        )
         self.insert_ref = statements.insert_missing(blob_refs)
 
 

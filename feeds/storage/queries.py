@@ -12,6 +12,7 @@ from feeds.storage.schema import (
     docs,
     gone,
     in_conflict,
+    is_deleted,
     locals_,
     log,
     meta,
@@ -72,6 +73,15 @@ class Queries:
         self.changes_back = sql(window(select(*DOC_COLUMNS), False), *order, "row_limit")
         self.changes_back_with_docs = page(
             window(with_body, False), revs.c.body, docs.c.seq, *order, "row_limit", back=True
+        )
+
+        # barrel, after, upto, limit -> deleted documents; behind the body, the paths that their deletion left
+        deletion = and_(log.c.barrel == docs.c.barrel, log.c.seq == docs.c.seq)
+        deleted = select(*DOC_COLUMNS, revs.c.body, log.c.gone).select_from(
+            docs.outerjoin(revs, winner).outerjoin(log, deletion)
+        )
+        self.deletions = statements.by_id(
+            window(deleted.where(is_deleted)), *order, "row_limit", index="ix_docs_deleted"
         )
 
         # barrel, doc numbers / ids -> documents

@@ -15,7 +15,7 @@ from feeds.rows import document_json
 from feeds.storage.queries import Queries
 from feeds.storage.schema import DELETED, EXPIRED, MISSING
 from feeds.storage.state import other_leaves
-from feeds.tree import Key
+from feeds.tree import Key, Node
 
 _TREES = 50  # histories read together: each may be a thousand revisions long
 _encode = msgspec.json.Encoder().encode
@@ -55,6 +55,10 @@ class Wanted:
     revs: bool = False
     conflicts: bool = False
     history: bool = False
+    latest: bool = False
+    """In place of `rev` the newest leaf that descends from it, where there is one; it may be a deletion."""
+    deleted_conflicts: bool = False
+    """Adds `_deleted_conflicts`: the leaves that are deletions, but for the one that was read."""
 
 
 class Reader:
@@ -77,7 +81,7 @@ class Reader:
         for begin in range(0, len(wanted), _TREES):
             part = wanted[begin : begin + _TREES]
             trees = self._trees(
-                {rows[each.id][0] for each in part if (each.revs or each.history) and each.id in rows}
+                {rows[each.id][0] for each in part if each.id in rows and _in_tree(each, rows[each.id])}
             )
             for each in part:
                 row = rows.get(each.id)
@@ -103,6 +107,8 @@ class Reader:
         leaves = [(generation, digest), *(leaf.key for leaf in other_leaves(others))]
         if wanted.rev is not None:
             revision = Revision.parse(wanted.rev)
+            if wanted.latest and revision.key not in leaves:
+                revision = _newest(tree, leaves, revision)
             if revision.key != (generation, digest) or body is None:
                 body, flags = self._revision(document_id, doc, revision)
             generation, digest = revision.generation, revision.digest
@@ -116,6 +122,12 @@ class Reader:
             live = [str(leaf.revision) for leaf in other_leaves(others) if not leaf.deleted]
             if live:
                 extra["_conflicts"] = live
+        if wanted.deleted_conflicts:
+            told_winner = [f"{row[3]}-{row[4]}"] if row[5] & DELETED else []
+            gone = told_winner + [str(leaf.revision) for leaf in other_leaves(others) if leaf.deleted]
+            gone = [rev for rev in gone if rev != f"{generation}-{digest}"]
+            if gone:
+                extra["_deleted_conflicts"] = gone
         if wanted.revs or wanted.history:
             told: dict[Key, str] = {}
             path = _branch(tree, (generation, digest), told)
@@ -139,6 +151,14 @@ class Reader:
             why = "was never sent here" if flags & MISSING else "was superseded, and compacted since"
             raise NotFound(f"The body of {revision} {why}", hint="Read the current revision.")
         return body, flags
+
+    def leaves(self, ids: Sequence[str]) -> dict[str, list[Node]]:
+        """Every leaf of these documents, the winner first; those that were never written here are left out."""
+        found = {}
+        for row in self._rows(self._queries.docs_by_id, self._barrel, self._queries.as_list(list(ids))):
+            winner = Node(row[3], row[4], None, bool(row[5] & DELETED))
+            found[row[2]] = [winner, *other_leaves(row[6])]
+        return found
 
     def revs_diff(self, asked: Mapping[str, Sequence[str]]) -> dict[str, dict[str, list[str]]]:
         """For each document the revisions that are not here, and the leaves they may descend from."""
@@ -167,6 +187,19 @@ class Reader:
             return True
         found = self._rows(self._queries.find_rev, self._barrel, row[0], revision.generation, revision.digest)
         return bool(found)
+
+
+def _in_tree(wanted: Wanted, row: Any) -> bool:
+    """Whether more than its leaves has to be known of a document."""
+    if wanted.revs or wanted.history:
+        return True
+    return wanted.latest and wanted.rev is not None and wanted.rev != f"{row[3]}-{row[4]}"
+
+
+def _newest(tree: Mapping[Key, Any], leaves: Sequence[Key], revision: Revision) -> Revision:
+    """The greatest of the leaves that descend from a revision, or that revision itself."""
+    below = [leaf for leaf in leaves if revision.key in {key for key, _ in _branch(tree, leaf, {})}]
+    return Revision(*max(below)) if below else revision
 
 
 def _branch(tree: Mapping[Key, Any], leaf: Key, told: dict[Key, str]) -> list[tuple[Key, str]]:

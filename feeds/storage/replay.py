@@ -13,8 +13,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from feeds.errors import EpochChanged
-from feeds.matcher import Matcher
-from feeds.paths import document_paths, id_levels
+from feeds.matching import PathFilter
 from feeds.patterns import Pattern
 from feeds.rows import FeedPage, LogEntry, Row
 from feeds.storage.database import Database
@@ -32,32 +31,6 @@ _PAGE_PLAIN = 2_000  # the same without bodies
 _SHAPES = 4_096  # looked up in one statement
 
 _decode = msgspec.json.Decoder().decode
-
-
-class PathFilter:
-    """Which paths of a document match some patterns."""
-
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
-        self._matcher: Matcher[int] = Matcher()
-        self._ids = False
-        for number, pattern in enumerate(patterns):
-            self._matcher.add(pattern.levels, number)
-        self._ids = self._matcher.could_match(("_id",))
-        self._own = any(pattern.levels[0] != "_id" for pattern in patterns)
-
-    def matching(self, document_id: str, body: bytes | None, deleted: bool) -> list[str]:
-        """The document's own paths that match, `_id/…` among them."""
-        found = []
-        if self._ids and self._matcher.match(("_id", *id_levels(document_id).split("/"))):
-            found.append("_id/" + id_levels(document_id))
-        if self._own and body is not None and not deleted and not document_id.startswith("_design/"):
-            found.extend(self.among([path for path, _ in document_paths(_decode(body))]))
-        return found
-
-    def among(self, paths: Sequence[str]) -> list[str]:
-        """Those of the paths that match."""
-        match = self._matcher.match
-        return [path for path in paths if match(path.split("/"))]
 
 
 class Replay:
@@ -79,6 +52,7 @@ class Replay:
         docs: bool,
         doc_bytes_max: int | None,
         leaves: bool,
+        deletions: bool = False,
     ) -> None:
         self.upto = upto
         self._database = database
@@ -89,6 +63,7 @@ class Replay:
         self._docs = docs
         self._bytes_max = doc_bytes_max
         self._leaves = leaves
+        self._deletions = deletions
         self._filter = PathFilter(patterns) if patterns else None
         self._matches: list[tuple[int, int]] | None = None  # (seq, doc), still to come
         self._match_at = 0
@@ -159,7 +134,7 @@ class Replay:
             paths = None
             if self._filter is not None:
                 paths = self._filter.matching(row[2], row[9], bool(row[5] & DELETED))
-                if not paths:
+                if not paths and not (self._deletions and row[5] & DELETED):
                     continue
             self._add(row, paths)
         self._read_upto = rows[-1][1] if more else self.upto
@@ -249,6 +224,11 @@ class Replay:
         """The next documents from the index, read as they are now and matched again."""
         assert self._matches is not None and self._filter is not None
         chunk = self._matches[self._match_at : self._match_at + self._chunk]
+        upto = chunk[-1][0] if self._match_at + len(chunk) < len(self._matches) else self.upto
+        deletions: list[tuple[Row, int]] = []
+        if self._deletions:
+            deletions, upto = self._untold_deletions(upto)
+            chunk = [match for match in chunk if match[0] <= upto]
         self._match_at += len(chunk)
         numbers = self._queries.as_list([doc for _, doc in chunk])
         found = {row[0]: row for row in self._rows(self._queries.docs_by_number, self._barrel, numbers)}
@@ -263,7 +243,26 @@ class Replay:
                 self._add(row, paths)
             elif not paths and self._leaves:
                 self._add(row, [], seq, removed=True)  # also if it changed beyond `upto`: no later change tells it
-        self._read_upto = chunk[-1][0] if self._match_at < len(self._matches) else self.upto
+        if deletions:
+            self._ready = sorted([*self._ready, *deletions], key=lambda ready: ready[0].seq)
+        self._read_upto = upto
+
+    def _untold_deletions(self, upto: int) -> tuple[list[tuple[Row, int]], int]:
+        """The deletions up to there that the index does not tell of, or some of them; and how far they go."""
+        assert self._filter is not None
+        with self._database.reading() as connection:
+            parameters = (self._barrel, self._read_upto, upto, _PAGE)
+            rows, more = bounded(connection.exec_driver_sql(self._queries.deletions, parameters), _PAGE, 9)
+        told = []
+        for row in rows:
+            if self._filter.matching(row[2], None, True) or (row[10] is not None and self._leaves):
+                continue  # the index has it under its id, or under what it left
+            left = self._filter.among([path for path, _ in _decode(row[10])]) if row[10] is not None else []
+            if left or row[10] is None:
+                deletion = row_of(row, self._docs, self._bytes_max)
+                deletion.paths, deletion.removed = left, bool(left)
+                told.append((deletion, len(row[9] or b"") if self._docs else 0))
+        return told, rows[-1][1] if more else upto
 
     def _read_log(self) -> None:
         """Log rows since the position: documents that stand under the patterns, and leaves."""
@@ -290,7 +289,7 @@ class Replay:
             self._stood.discard(doc)
             self._came.discard(doc)
             paths = self._filter.matching(entry.id, entry.body, entry.deleted)
-            if not paths and not gone:
+            if not paths and not gone and not (self._deletions and entry.is_untold_deletion):
                 return
             told = entry.row(self._docs, self._bytes_max)
             told.entered = bool(paths) and not stood
@@ -307,7 +306,7 @@ class Replay:
             told.seq = entry.seq
             size = len(present[9] or b"")
         told.paths = paths or gone
-        told.removed = not paths
+        told.removed = bool(gone) and not paths
         self._ready.append((told, size if self._docs else 0))
 
     def _stood_before(self, entry: LogEntry, doc: int, gone: list[str]) -> bool:

@@ -96,6 +96,16 @@ Index(
     postgresql_where=in_conflict,
 )
 
+# Deletions by themselves, so that whoever has to look through all of them passes over what lives.
+is_deleted = docs.c.flags.op("&")(literal_column("1")) == literal_column("1")
+Index(
+    "ix_docs_deleted",
+    docs.c.barrel,
+    docs.c.seq,
+    sqlite_where=is_deleted,
+    postgresql_where=is_deleted,
+)
+
 revs = Table(
     "revs",
     metadata,
@@ -217,6 +227,21 @@ locks = Table(
     sqlite_with_rowid=False,
 )
 
+# Replications that the service runs, until they are cancelled. See `feeds.storage.replications`.
+replications = Table(
+    "replications",
+    metadata,
+    Column("id", Bytewise, primary_key=True),
+    Column("task", Text, nullable=False),  # JSON of what is replicated, without secrets
+    Column("secrets", Text),  # JSON of what it signs in with
+    Column("wanted", Bytewise, nullable=False),  # what is to become of it
+    Column("version", BigInteger, nullable=False),  # how often somebody changed what is wanted, or its secrets
+    Column("report", Text),  # JSON of how far it is
+    Column("who", Bytewise, nullable=False),
+    Column("created", Float, nullable=False),  # Unix time in seconds
+    sqlite_with_rowid=False,
+)
+
 # The contents of attachments: one row for the same bytes, wherever they are attached.
 blobs = Table(
     "blobs",
@@ -260,6 +285,8 @@ uploads = Table(
     Column("id", Bytewise, primary_key=True),
     Column("barrel", BarrelKey, nullable=False),
     Column("who", Bytewise, nullable=False),
+    Column("doc", Bytewise),  # the id of the only document that may name it; NULL: any may
+    Column("label", Bytewise),  # the client's own text, by which it finds it again
     Column("created", Float, nullable=False),  # Unix time in seconds
     Column("touched", Float, nullable=False),
     Column("length", BigInteger),  # as announced
@@ -269,6 +296,14 @@ uploads = Table(
     sqlite_with_rowid=False,
 )
 Index("ix_uploads_touched", uploads.c.touched)
+Index("ix_uploads_barrel_who_id", uploads.c.barrel, uploads.c.who, uploads.c.id)
+Index(
+    "ix_uploads_unfinished",
+    uploads.c.barrel,
+    uploads.c.who,
+    sqlite_where=uploads.c.blob.is_(None),
+    postgresql_where=uploads.c.blob.is_(None),
+)
 
 DELETED = 1
 EXPIRED = 2

@@ -294,11 +294,11 @@ class BarrelWork:
         return found if found is not None else self.shapes.number(self, shape)
 
     def log_purge(self, document_id: str, state: DocState) -> None:
-        """A row that tells the publisher to clear what it retained."""
+        """A row that tells the publisher to clear what it retained, and that a conflict is over."""
         self.seq += 1
         gone = [[leaf_path(leaf), told_value(leaf[2])] for leaf in state.winner_paths().values()]
         winner = state.winner
-        flags = PURGED | DELETED
+        flags = PURGED | DELETED | (CONFLICTS if in_conflict(state.leaves) else 0)
         self._log.append(
             (
                 *(self.barrel, self.seq, state.doc, winner.generation, winner.digest, flags, document_id),
@@ -351,7 +351,7 @@ class BarrelWork:
     def _doc_row(self, state: DocState) -> tuple[Any, ...]:
         winner = state.leaves[0]
         flags = (DELETED if winner.deleted else 0) | (EXPIRED if state.expired else 0)
-        if len(state.leaves) > 1 and in_conflict(state.leaves):
+        if in_conflict(state.leaves):
             flags |= CONFLICTS
         return (
             *(self.barrel, state.doc, state.id, state.seq, winner.generation, winner.digest, flags),

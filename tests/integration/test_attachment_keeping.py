@@ -548,7 +548,10 @@ def test_a_backup_carries_the_contents(full: Store, tmp_path: Path, way: str) ->
     else:
         Store.backup_of(tmp_path / "store", tmp_path / "copy.db", tell)
     assert seen[-1][0] == seen[-1][1]
-    manifest = Store.restore(tmp_path / "copy.db", tmp_path / "again")
+    seen.clear()
+    manifest = Store.restore(tmp_path / "copy.db", tmp_path / "again", progress=tell)
+    assert seen[-1][0] == seen[-1][1]
+    assert len({done for done, _ in seen}) > 2, "contents are told piece by piece"
     assert manifest.damaged == []
     with Store.open(tmp_path / "again") as store:
         geo = store.barrel("geo")

@@ -172,3 +172,15 @@ def test_the_check_finds_an_index_that_does_not_agree_with_itself(tmp_path: Path
         )
         assert ["its counts are" in problem for problem in files.check().problems] == [True]
         assert {row.state for row in files.checksum_list(place.file)} == {State.WRITTEN}
+
+
+def test_a_step_of_the_scrubber_keeps_to_its_bytes(tmp_path: Path) -> None:
+    with BlobFiles.open(tmp_path) as files:
+        for _ in range(20):
+            files.append_soon("a", bytes(100_000))
+        files.append("a", b"last")
+        steps = [files.scrub(250_000)]
+        while not steps[-1].finished:
+            steps.append(files.scrub(250_000))
+        assert max(step.bytes for step in steps) <= 350_000
+        assert sum(step.bytes for step in steps) == 2_000_004

@@ -159,6 +159,30 @@ class Register(RuleBasedStateMachine):
             self.bytes.setdefault(name, {}).update(dict.fromkeys(range(offset, offset + size), GONE))
             self.maybe_remove(name)
 
+    @rule(pick=picks)
+    def seal(self, pick: int) -> None:
+        name = self.known(pick)
+        self.files.seal(name)
+        if name in self.bytes.keys() - self.removed:
+            held = self.bytes[name]
+            held.update({at: GONE for at in range(max(held, default=0)) if at not in held})
+            self.ended(name)
+
+    @rule(pick=picks)
+    def remove(self, pick: int) -> None:
+        name = self.known(pick)
+        self.files.remove(name)
+        if name in self.bytes.keys() - self.removed:
+            held = self.bytes[name]
+            held.update(dict.fromkeys(range(max(held, default=-1) + 1), GONE))
+            self.ended(name)
+
+    def ended(self, name: str) -> None:
+        self.current.discard(name)
+        self.promised.pop(name, None)
+        if set(self.bytes[name].values()) <= {GONE}:
+            self.removed.add(name)
+
     @rule(pick=picks, offset=places, size=sizes)
     def read(self, pick: int, offset: int, size: int) -> None:
         name = self.known(pick)
@@ -221,7 +245,7 @@ class Register(RuleBasedStateMachine):
         self.lines.clear()
         self.order.clear()
         self.current.clear()
-        for name in [name for name, held in self.bytes.items() if not held]:
+        for name in [name for name, held in self.bytes.items() if not held and name not in self.removed]:
             del self.bytes[name]
         self.retire(*self.bytes)
 

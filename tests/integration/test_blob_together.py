@@ -60,6 +60,12 @@ class Together:
         while not self.over.wait(0.01):
             assert self.files.scrub(200_000).damaged == []
 
+    def seal(self, chance: random.Random) -> None:
+        while not self.over.wait(0.02):
+            for info in self.files.list_files():
+                if chance.random() < 0.3:
+                    self.files.seal(info.name)
+
     def turn(self, _chance: random.Random) -> None:
         while not self.over.wait(0.05):
             self.files.set_epoch(self.files.epoch + 1)
@@ -67,10 +73,10 @@ class Together:
 
 def test_everybody_at_once(tmp_path: Path) -> None:
     settings = BlobSettings(file_bytes_max=1_000_000, handles_max=4)
-    with BlobFiles.open(tmp_path, settings) as files, ThreadPoolExecutor(READERS + WRITERS + 3) as threads:
+    with BlobFiles.open(tmp_path, settings) as files, ThreadPoolExecutor(READERS + WRITERS + 4) as threads:
         together = Together(files)
         acts = [together.write] * WRITERS + [together.trim] + [together.read] * READERS
-        keeping = [threads.submit(act, random.Random(0)) for act in (together.scrub, together.turn)]
+        keeping = [threads.submit(act, random.Random(0)) for act in (together.scrub, together.turn, together.seal)]
         done = [threads.submit(act, random.Random(who)) for who, act in enumerate(acts)]
         try:
             for each in done:

@@ -120,6 +120,17 @@ def test_conflicts_are_told_when_they_come_and_when_they_go(geo: Barrel) -> None
     assert last(geo).rev == won.rev
 
 
+def test_a_purge_ends_a_conflict(geo: Barrel) -> None:
+    replicate(geo, revisions("x", "b", "a"), revisions("x", "c", "a"), revisions("x", "d", "a"))
+    geo.purge("x", ["2-d"])
+    assert (last(geo).conflicts_changed, last(geo).conflicts) == (True, ["2-b"])
+    geo.purge("x")
+    assert (last(geo).purged, last(geo).conflicts_changed, last(geo).conflicts) == (True, True, [])
+    geo.put({}, id="y")
+    geo.purge("y")
+    assert (last(geo).purged, last(geo).conflicts_changed) == (True, False)
+
+
 def test_entries_of_purged_documents_are_left_out_but_looked_at(geo: Barrel) -> None:
     geo.put({}, id="x")
     geo.put({}, id="y")

@@ -314,7 +314,7 @@ def test_a_stub_takes_the_parents_by_name_or_by_digest() -> None:
     ("name", "given", "why"),
     [
         ("x", stubbed(), "no attachment of that name"),
-        ("l", stubbed(), "is a link"),
+        ("l", stubbed(digest=content(b"zz").digest), "is a link"),
         ("a", stubbed(digest=content(b"zz").digest), "under that name, not"),
         ("x", stubbed(digest=content(b"zz").digest), "is not here"),
         ("a", stubbed(digest=f"md5-{content(b'zz').md5}"), "under that name, not"),
@@ -324,6 +324,17 @@ def test_a_stub_of_what_the_parent_does_not_have_is_refused(name: str, given: Gi
     with pytest.raises(MissingStub, match=why) as refused:
         resolve({name: given}, PARENT, 2, Held(b"aaa", b"bb", b"zz"))
     assert refused.value.details["name"] == name
+
+
+def test_a_stub_without_a_digest_takes_the_parents_link_as_well() -> None:
+    kept = resolve({"l": stubbed()}, PARENT, 2, Held())
+    assert kept == {"l": PARENT["l"]}
+
+
+def test_a_replicated_stub_whose_md5_is_not_here_takes_what_the_parent_has_under_its_name() -> None:
+    of_something_compressed = f"md5-{content(b'gzip of aaa').md5}"
+    kept = resolve({"a": stubbed(digest=of_something_compressed)}, PARENT, 2, Held(b"aaa"), replicated=True)
+    assert kept["a"].meaning == PARENT["a"].meaning
 
 
 def test_a_stub_that_tells_another_length_is_refused() -> None:

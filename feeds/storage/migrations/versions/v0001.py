@@ -64,6 +64,14 @@ def upgrade() -> None:
         sqlite_where=sa.text("flags >= 16"),
         postgresql_where=sa.text("flags >= 16"),
     )
+    op.create_index(
+        "ix_docs_deleted",
+        "docs",
+        ["barrel", "seq"],
+        unique=False,
+        sqlite_where=sa.text("(flags & 1) = 1"),
+        postgresql_where=sa.text("(flags & 1) = 1"),
+    )
     op.create_index("uq_docs_barrel_id", "docs", ["barrel", "id"], unique=True)
     op.create_index("uq_docs_barrel_seq", "docs", ["barrel", "seq"], unique=True)
     op.create_table(
@@ -159,6 +167,19 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "replications",
+        sa.Column("id", bytewise(), nullable=False),
+        sa.Column("task", sa.Text(), nullable=False),
+        sa.Column("secrets", sa.Text(), nullable=True),
+        sa.Column("wanted", bytewise(), nullable=False),
+        sa.Column("version", sa.BigInteger(), nullable=False),
+        sa.Column("report", sa.Text(), nullable=True),
+        sa.Column("who", bytewise(), nullable=False),
+        sa.Column("created", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_replications"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "tokens",
         sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("scope", bytewise(), nullable=False),
@@ -217,6 +238,8 @@ def upgrade() -> None:
         sa.Column("id", bytewise(), nullable=False),
         sa.Column("barrel", sa.Integer(), nullable=False),
         sa.Column("who", bytewise(), nullable=False),
+        sa.Column("doc", bytewise(), nullable=True),
+        sa.Column("label", bytewise(), nullable=True),
         sa.Column("created", sa.Float(), nullable=False),
         sa.Column("touched", sa.Float(), nullable=False),
         sa.Column("length", sa.BigInteger(), nullable=True),
@@ -228,3 +251,12 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("ix_uploads_touched", "uploads", ["touched"], unique=False)
+    op.create_index("ix_uploads_barrel_who_id", "uploads", ["barrel", "who", "id"], unique=False)
+    op.create_index(
+        "ix_uploads_unfinished",
+        "uploads",
+        ["barrel", "who"],
+        unique=False,
+        sqlite_where=sa.text("blob IS NULL"),
+        postgresql_where=sa.text("blob IS NULL"),
+    )

@@ -1,0 +1,102 @@
+"""A barrel's documents in the order of their ids: without bodies, page by page, with how many stand before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import bindparam, func, literal_column, select
+
+from feeds.storage.ids import LAST
+from feeds.storage.reading import Reader
+from feeds.storage.schema import DELETED, docs
+from feeds.storage.statements import Statements
+from feeds.tree import Node
+
+if TYPE_CHECKING:
+    from feeds.barrel import Barrel
+
+PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A document as it stands in a list."""
+
+    id: str
+    rev: str
+    deleted: bool
+    """Or expired, and not swept yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some documents in order, and whether there are more behind them."""
+
+    documents: list[Listed]
+    more: bool
+
+
+class ListingStatements:
+    """SQL texts for one dialect; parameters are positional as each comment says."""
+
+    def __init__(self, statements: Statements) -> None:
+        lives = docs.c.flags.bitwise_and(literal_column(str(DELETED))) == literal_column("0")
+        # barrel, low, high -> how many documents live whose ids are in [low, high)
+        self.live_between = statements.by_id(
+            select(func.count())
+            .select_from(docs)
+            .where(
+                docs.c.barrel == bindparam("barrel"),
+                docs.c.id >= bindparam("low"),
+                docs.c.id < bindparam("high"),
+                lives,
+            ),
+            *("barrel", "low", "high"),
+        )
+
+
+@cache
+def listing_statements(statements: Statements) -> ListingStatements:
+    """Those for a dialect, compiled once."""
+    return ListingStatements(statements)
+
+
+def list_documents(
+    barrel: Barrel, low: str = "", high: str = LAST, *, descending: bool = False, limit: int = PAGE
+) -> Page:
+    """Up to `limit` documents with ids in [low, high), in the byte order of their ids or back; deleted ones too."""
+    queries, now = barrel.store.queries, barrel.store.clock()
+    statement = queries.docs_between_back if descending else queries.docs_between
+    with barrel.store.database.reading() as connection:
+        rows = connection.exec_driver_sql(statement, (barrel.key, low, high, limit)).all()
+    return Page([_listed(row, now) for row in rows], len(rows) == limit)
+
+
+def find_documents(barrel: Barrel, ids: Sequence[str]) -> dict[str, Listed]:
+    """Those of these documents that were ever written here."""
+    queries, now = barrel.store.queries, barrel.store.clock()
+    with barrel.store.database.reading() as connection:
+        rows = connection.exec_driver_sql(queries.docs_by_id, (barrel.key, queries.as_list(list(ids)))).all()
+    return {row[2]: _listed(row, now) for row in rows}
+
+
+def count_documents(barrel: Barrel, low: str = "", high: str = LAST) -> int:
+    """How many documents live whose ids are in [low, high)."""
+    sql = listing_statements(barrel.store.statements).live_between
+    with barrel.store.database.reading() as connection:
+        return int(connection.exec_driver_sql(sql, (barrel.key, low, high)).scalar() or 0)
+
+
+def leaves_of(barrel: Barrel, ids: Sequence[str]) -> dict[str, list[Node]]:
+    """Every leaf of these documents, the winner first; those that were never written here are left out."""
+    with barrel.store.database.reading() as connection:
+        return Reader(connection, barrel.store.queries, barrel.key, barrel.store.clock()).leaves(ids)
+
+
+def _listed(row: Any, now: float) -> Listed:
+    expires = row[7]
+    deleted = bool(row[5] & DELETED) or (expires is not None and expires <= now)
+    return Listed(row[2], f"{row[3]}-{row[4]}", deleted)
