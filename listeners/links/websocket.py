@@ -28,6 +28,14 @@ class _Refusal(msgspec.Struct):
     hint: str | None = None
 
 
+class Dialing(connect):
+    """A connection that is not made elsewhere: what it sends, secrets too, was meant for one service."""
+
+    def process_redirect(self, exc: Exception) -> Exception | str:
+        """What a redirect comes to: the error that it is."""
+        return exc
+
+
 class WebSocketLink:
     """One WebSocket connection, which carries one stream."""
 
@@ -46,7 +54,7 @@ class WebSocketLink:
     async def connect(self, events: Events) -> None:
         """Connect and begin to read."""
         try:
-            self._socket = await connect(
+            self._socket = await Dialing(
                 self.address,
                 additional_headers=self._headers(),
                 ssl=ssl.create_default_context() if self._address.tls else None,
@@ -102,6 +110,12 @@ class WebSocketLink:
 
     def _refused(self, fault: InvalidStatus) -> SpileError:
         status = fault.response.status_code
+        if 300 <= status < 400:
+            where = fault.response.headers.get("Location", "elsewhere")
+            return BadRequest(
+                f"{self.address} sends us on to {where[:200]}",
+                hint="Name the address that it leads to, if it is right.",
+            )
         try:
             told = msgspec.json.decode(fault.response.body or b"", type=_Refusal)
             return error_of(told.error, told.reason, told.hint)

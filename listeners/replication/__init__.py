@@ -9,6 +9,7 @@ from listeners.replication.local import LocalPeer
 from listeners.replication.opening import Place, opened_peer, replicate
 from listeners.replication.options import Options
 from listeners.replication.over_http import HttpPeer
+from listeners.replication.over_mqtt import MqttPeer
 from listeners.replication.peer import Blob, Fetched, Identity, Page, Peer, Wanted
 from listeners.replication.progress import Progress, Refusal
 from listeners.replication.replicator import Pair, Replicator
@@ -22,6 +23,7 @@ __all__ = [
     "HttpPeer",
     "Identity",
     "LocalPeer",
+    "MqttPeer",
     "Options",
     "Page",
     "Pair",

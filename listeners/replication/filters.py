@@ -16,6 +16,7 @@ import msgspec
 
 from feeds.body import INTEGER_MAX, INTEGER_MIN, check_id
 from feeds.errors import BadRequest
+from feeds.matching import PathFilter
 from feeds.paths import id_levels, value_segment
 from feeds.patterns import parse_patterns
 from feeds.rows import Row
@@ -23,6 +24,7 @@ from feeds.selector import Bound, Reading, Selector
 from listeners.stream.messages import PATTERNS_MAX
 
 _decode = msgspec.json.Decoder().decode
+_encode = msgspec.json.Encoder().encode
 
 
 class Verdict(Enum):
@@ -96,16 +98,21 @@ class Filter:
             return ()
         return tuple(found) if len(found) <= PATTERNS_MAX else ()
 
+    @property
+    def asks_for_deletions(self) -> bool:
+        """Whether the feed is to tell of all deletions of which it does not know what was deleted."""
+        return bool(self.asked) and self.ids is None
+
     def judge(self, row: Row) -> Verdict:
         """What a row says. A deletion goes where what it deleted was meant: patterns tell that by `removed`."""
         if self.ids is not None and row.id not in self.ids:
             return Verdict.STAYS
-        if self.selector is None:
-            return Verdict.LEFT if row.removed and not row.deleted else Verdict.GOES
         if row.deleted:
-            return Verdict.ASK_PARENT
+            return Verdict.ASK_PARENT if self.selector is not None or _is_untold(row) else Verdict.GOES
         if row.removed:
             return Verdict.LEFT
+        if self.selector is None:
+            return Verdict.GOES
         if not isinstance(row.doc, msgspec.Raw):
             return Verdict.ASK_DOCUMENT
         return Verdict.GOES if self.selector.matches(_decode(row.doc)) else Verdict.LEFT
@@ -113,6 +120,20 @@ class Filter:
     def fits(self, doc: bytes) -> bool:
         """Whether a document is one that the selector means."""
         return self.selector is None or self.selector.matches(_decode(doc))
+
+    def meant(self, deletion: Row, parent: bytes) -> bool:
+        """Whether what was deleted is meant, as its last body tells."""
+        if not self.fits(parent):
+            return False
+        if not self.patterns or not _is_untold(deletion):
+            return True
+        body = {key: value for key, value in _decode(parent).items() if key[:1] != "_"}
+        return bool(PathFilter(parse_patterns(self.patterns)).matching(deletion.id, _encode(body), False))
+
+
+def _is_untold(deletion: Row) -> bool:
+    """Whether the feed did not know under which patterns the document stood."""
+    return not deletion.removed and deletion.paths == []
 
 
 EVERYTHING = Filter()

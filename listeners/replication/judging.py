@@ -21,6 +21,7 @@ class _History(msgspec.Struct):
 
 class _Head(msgspec.Struct):
     revisions: _History | None = msgspec.field(default=None, name="_revisions")
+    deleted: bool = msgspec.field(default=False, name="_deleted")
 
 
 _head = msgspec.json.Decoder(_Head).decode
@@ -58,11 +59,18 @@ async def judged(rows: Sequence[Row], filter: Filter, batches: Batches) -> tuple
 
 async def _meant(deletions: Sequence[Row], filter: Filter, batches: Batches) -> list[Row]:
     """The deletions of what was meant, or of what nobody can look at any more."""
-    tombstones = await _found(batches, [Wanted(row.id, row.rev) for row in deletions])
-    parents = {id: parent for (id, _), doc in tombstones.items() if (parent := _parent(doc)) is not None}
-    found = await _found(batches, [Wanted(id, rev) for id, rev in parents.items()])
-    told = {id: filter.fits(doc.json) for (id, _), doc in found.items()}
-    return [row for row in deletions if told.get(row.id, True)]
+    rows = {row.id: row for row in deletions}
+    found = await _found(batches, [Wanted(row.id, row.rev) for row in deletions])
+    staying: set[str] = set()
+    while found:
+        # A deletion upon a deletion: what was deleted stands further back.
+        deleted = [doc for doc in found.values() if _head(doc.json).deleted]
+        staying |= {
+            id for (id, _), doc in found.items() if doc not in deleted and not filter.meant(rows[id], doc.json)
+        }
+        parents = [Wanted(doc.id, parent) for doc in deleted if (parent := _parent(doc)) is not None]
+        found = await _found(batches, parents)
+    return [row for row in deletions if row.id not in staying]
 
 
 async def _found(batches: Batches, wanted: Sequence[Wanted]) -> dict[tuple[str, str], Fetched]:

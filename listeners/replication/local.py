@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from feeds.attachments.given import Given, read_digest
 from feeds.attachments.held import held_content
 from feeds.attachments.stubs import SHA256
 from feeds.barrel import Barrel
-from feeds.errors import BadRequest, NotFound, SpileError
+from feeds.errors import BadRequest, Exists, NotFound, SpileError
 from feeds.patterns import parse_patterns
 from feeds.positions import Position, parse_since
 from feeds.storage.bulk import bulk_writes
@@ -68,6 +68,10 @@ class LocalPeer:
         info = await self._do(lambda: self._barrel().info())
         return Identity(self._store.id, info.name, info.epoch, info.seq == 0, info.settings.replicate_expiry)
 
+    async def create(self) -> None:
+        with suppress(Exists):
+            await self._do(lambda: self._store.create(self._name))
+
     async def behind(self, position: str) -> int | None:
         barrel = await self._do(self._barrel)
         return behind_of(position, await self._do(barrel.head), barrel.epoch)
@@ -91,7 +95,9 @@ class LocalPeer:
             while True:
                 committed.clear()
                 replay = await self._do(
-                    lambda at=at, leaves=leaves: barrel.replay(at, patterns, docs=docs, leaves=leaves)
+                    lambda at=at, leaves=leaves: barrel.replay(
+                        at, patterns, docs=docs, leaves=leaves, deletions=filter.asks_for_deletions
+                    )
                 )
                 caught_up = replay.upto <= at
                 while not caught_up:

@@ -6,28 +6,24 @@ import asyncio
 import hashlib
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any
 
 import httpx
 import msgspec
-from msgspec import UNSET, Raw, UnsetType
 
 from feeds.attachments.given import read_digest
-from feeds.errors import BadRequest, NotFound, SpileError
-from feeds.positions import parse_since
-from listeners.errors import error_of
+from feeds.errors import BadRequest, Exists, NotFound, SpileError
 from listeners.links.address import Address, parse_address
 from listeners.links.websocket import WebSocketLink
+from listeners.replication.answers import Diff, Outcomes, ReadMany, fetched, outcome, parts, whole, with_uploads
 from listeners.replication.checkpoints import Checkpoint, read_checkpoint
 from listeners.replication.errors import BadPeer, Unfit
 from listeners.replication.filters import Filter
-from listeners.replication.local import NOT_THERE, behind_of, first_of
+from listeners.replication.local import NOT_THERE, behind_of
 from listeners.replication.peer import Blob, Differences, Fetched, Handles, Identity, Page, Read, Told, Wanted
 from listeners.replication.requests import Requests, segment
-from listeners.replication.streamed import WINDOW_BYTES, WINDOW_ROWS, streamed_pages
-from listeners.replication.verifying import verified_or_not
-from listeners.stream.actions import Wanted as WantedStream
+from listeners.replication.streamed import asked_stream, streamed_pages
 
 PART_BYTES = 2 << 20  # of a content on its way: held in memory, and sent again where the link broke
 _ASKED_AT_ONCE = 8
@@ -50,34 +46,6 @@ class _Info(msgspec.Struct):
     epoch: str
     seq: int
     settings: _Settings = _Settings()
-
-
-class _Diff(msgspec.Struct):
-    missing: list[str]
-    possible_ancestors: list[str] = []
-
-
-class _Read(msgspec.Struct):
-    doc: Raw | UnsetType = UNSET
-    error: str | None = None
-    reason: str | None = None
-    hint: str | None = None
-
-
-class _ReadMany(msgspec.Struct):
-    results: list[_Read]
-
-
-class _Outcome(msgspec.Struct):
-    id: str | None = None
-    repeated: bool = False
-    error: str | None = None
-    reason: str | None = None
-    hint: str | None = None
-
-
-class _Outcomes(msgspec.Struct):
-    results: list[_Outcome]
 
 
 class _Upload(msgspec.Struct):
@@ -120,6 +88,10 @@ class HttpPeer:
         self._epoch = info.epoch
         return info
 
+    async def create(self) -> None:
+        with suppress(Exists):
+            await self._requests.send("POST", self._place)
+
     async def behind(self, position: str) -> int | None:
         info = await self._info()
         return behind_of(position, info.seq, info.epoch)
@@ -128,14 +100,7 @@ class HttpPeer:
         self, since: str | None, filter: Filter, *, docs: bool, follow: bool, told: Told
     ) -> AsyncGenerator[Page, None]:
         epoch = self._epoch or (await self._info()).epoch
-        wanted = WantedStream(
-            patterns=filter.asked,
-            since=parse_since(first_of(since, epoch, bool(filter.asked))),
-            window=WINDOW_ROWS,
-            bytes=WINDOW_BYTES,
-            docs=docs,
-            follow=follow,
-        )
+        wanted = asked_stream(since, epoch, filter, docs=docs, follow=follow)
 
         def dial() -> WebSocketLink:
             return WebSocketLink(self._address, token=self._token)
@@ -145,15 +110,15 @@ class HttpPeer:
                 yield page
 
     async def revs_diff(self, asked: Mapping[str, Sequence[str]]) -> Differences:
-        found = await self._requests.json("POST", f"{self._place}/docs/_revs_diff", dict[str, _Diff], _encode(asked))
+        found = await self._requests.json("POST", f"{self._place}/docs/_revs_diff", dict[str, Diff], _encode(asked))
         return {id: (told.missing, told.possible_ancestors) for id, told in found.items()}
 
     async def fetch(self, wanted: Sequence[Wanted]) -> list[Fetched | SpileError]:
         asked = _encode({"docs": [{"id": each.id, "rev": each.rev, "revs": True} for each in wanted]})
-        answer = await self._requests.json("POST", f"{self._place}/docs/_get", _ReadMany, asked)
+        answer = await self._requests.json("POST", f"{self._place}/docs/_get", ReadMany, asked)
         if len(answer.results) != len(wanted):
             raise BadPeer(f"{self.name} was asked for {len(wanted)} documents, and gave {len(answer.results)}")
-        return [_fetched(each, told) for each, told in zip(wanted, answer.results, strict=True)]
+        return [fetched(each, told) for each, told in zip(wanted, answer.results, strict=True)]
 
     async def missing_blobs(self, digests: Sequence[str]) -> set[str]:
         async def is_missing(digest: str) -> bool:
@@ -202,9 +167,9 @@ class HttpPeer:
         }
         if blob.length <= PART_BYTES:
             headers |= {"Upload-Complete": "?1", "Content-Type": "application/octet-stream"}
-            whole = await _whole(read, blob)
+            content = await whole(read, blob)
             return (
-                await self._requests.json("POST", f"{self._place}/uploads", _Upload, whole, headers=headers)
+                await self._requests.json("POST", f"{self._place}/uploads", _Upload, content, headers=headers)
             ).upload
         begun = await self._requests.json("POST", f"{self._place}/uploads", _Upload, None, headers=headers)
         place = f"{self._place}/uploads/{segment(begun.upload)}"
@@ -220,8 +185,8 @@ class HttpPeer:
         offset, complete, tries = 0, False, 0
         while not complete:
             try:
-                async with aclosing(_parts(read, offset, blob.length)) as parts:
-                    async for at, part in parts:
+                async with aclosing(parts(read, offset, blob.length, PART_BYTES)) as pieces:
+                    async for at, part in pieces:
                         last = at + len(part) >= blob.length
                         headers = {"Upload-Offset": str(at), "Upload-Complete": "?1" if last else "?0"}
                         headers |= {"Content-Type": "application/partial-upload"}
@@ -241,15 +206,15 @@ class HttpPeer:
                 complete = answer.headers.get("upload-complete") == "?1"
 
     async def write(self, docs: Sequence[Fetched], handles: Handles) -> list[bool | SpileError]:
-        texts = [_with_uploads(doc, handles) for doc in docs]
+        texts = [with_uploads(doc, handles) for doc in docs]
         body = b'{"new_edits":false,"docs":[' + b",".join(texts) + b"]}"
-        answer = await self._requests.json("POST", f"{self._place}/docs/_bulk", _Outcomes, body)
+        answer = await self._requests.json("POST", f"{self._place}/docs/_bulk", Outcomes, body)
         if len(answer.results) != len(docs):
             raise BadPeer(f"{self.name} was sent {len(docs)} documents, and answers for {len(answer.results)}")
-        return [not told.repeated if told.error is None else _error(told) for told in answer.results]
+        return [outcome(told) for told in answer.results]
 
     async def purge(self, revs: Mapping[str, Sequence[str]]) -> None:
-        await self._requests.json("POST", f"{self._place}/docs/_purge", _Outcomes, _encode(revs))
+        await self._requests.json("POST", f"{self._place}/docs/_purge", Outcomes, _encode(revs))
 
     async def checkpoint(self, id: str) -> Checkpoint | None:
         try:
@@ -266,57 +231,9 @@ class HttpPeer:
         answer = await self._requests.json("PUT", f"{self._place}/local/{segment(id)}", _Written, _encode(told))
         return answer.rev
 
+    async def ask(self, call: str, body: bytes) -> bytes:
+        """The JSON that a call is answered with of which replication has no need; see `listeners.nested`."""
+        return (await self._requests.send("POST", f"{self._place}/docs/_{call}", body)).content
+
     async def close(self) -> None:
         await self._requests.close()
-
-
-def _fetched(wanted: Wanted, told: _Read) -> Fetched | SpileError:
-    if not isinstance(told.doc, Raw):
-        return _error(told)
-    return verified_or_not(wanted.id, wanted.rev, bytes(told.doc))
-
-
-def _error(told: _Read | _Outcome) -> SpileError:
-    return error_of(told.error or "error", told.reason, told.hint)
-
-
-def _with_uploads(doc: Fetched, handles: Handles) -> bytes:
-    """The document, whose stubs of contents that were just sent name their uploads."""
-    if not any(blob.digest in handles for blob in doc.blobs):
-        return doc.json
-    fields = msgspec.json.decode(doc.json, type=dict[str, Raw])
-    stubs = msgspec.json.decode(fields["_attachments"], type=dict[str, dict[str, Any]])
-    for stub in stubs.values():
-        upload = handles.get(stub.get("digest", ""))
-        if upload is not None and stub.pop("stub", False):
-            stub["upload"] = upload
-    fields["_attachments"] = Raw(_encode(stubs))
-    return _encode(fields)
-
-
-async def _whole(read: Read, blob: Blob) -> bytes:
-    """All of a small content; Unfit where there is more of it."""
-    held = bytearray()
-    async with aclosing(read(0)) as pieces:
-        async for piece in pieces:
-            held += piece
-            if len(held) > blob.length:
-                raise Unfit(f"The source gave more than the {blob.length} bytes of {blob.digest}")
-    return bytes(held)
-
-
-async def _parts(read: Read, offset: int, length: int) -> AsyncGenerator[tuple[int, bytes], None]:
-    """The bytes from an offset on, in parts of a size to be sent; an empty one where none are left."""
-    held = bytearray()
-    if offset >= length:
-        yield offset, b""
-        return
-    async with aclosing(read(offset)) as pieces:
-        async for piece in pieces:
-            held += piece
-            while len(held) >= PART_BYTES:
-                yield offset, bytes(held[:PART_BYTES])
-                del held[:PART_BYTES]
-                offset += PART_BYTES
-    if held:
-        yield offset, bytes(held)

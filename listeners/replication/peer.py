@@ -99,6 +99,10 @@ class Peer(Protocol):
         """Who it is now; NotFound where there is no such barrel, BadPeer where there is no peer."""
         ...
 
+    async def create(self) -> None:
+        """Make the barrel, unless there is one already. BadRequest where that cannot be asked for."""
+        ...
+
     async def behind(self, position: str) -> int | None:
         """How many changes there are at most behind a position of its own; None where that is not known."""
         ...
@@ -111,8 +115,10 @@ class Peer(Protocol):
         What was read may be told again. A position that does not hold any more begins at the first one. With `docs`
         rows bring the winner's document along, where it is at hand. With `follow` it goes on as changes come; else
         the last page is `caught_up`. What the filter's patterns leave out is left out, and what left them is told as
-        `removed`; the rest of the filter is for the caller, though a peer may see to it. A feed that is lost is had
-        again by itself, of which `told` hears: why it is lost, and None when it is there again.
+        `removed`; the rest of the filter is for the caller, though a peer may see to it. Where the filter
+        `asks_for_deletions`, those of which nothing tells what was deleted are told as well, with empty `paths`. A
+        feed that is lost is had again by itself, of which `told` hears: why it is lost, and None when it is there
+        again.
         """
         ...
 

@@ -23,7 +23,8 @@ T = TypeVar("T")
 CONNECT_S_MAX = 10.0
 ANSWER_S_MAX = 60.0  # of silence; a body that is on its way may take longer
 ANSWER_BYTES_MAX = 128 << 20
-CONNECTIONS_MAX = 16
+CONNECTIONS_MAX = 96  # a replicator needs a quarter; of nested calls each may wait on one for as long as it lasts
+KEPT_MAX = 16
 
 _CODES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "too_large"}
 _CODES |= {429: "rate_limited", 502: "unavailable", 503: "unavailable", 504: "timeout", 507: "storage_full"}
@@ -51,7 +52,7 @@ class Requests:
             headers={"Authorization": f"Bearer {token}"} if token is not None else None,
             auth=auth,
             timeout=httpx.Timeout(ANSWER_S_MAX, connect=CONNECT_S_MAX),
-            limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=CONNECTIONS_MAX),
+            limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=KEPT_MAX),
             follow_redirects=False,
             trust_env=address.host not in ("127.0.0.1", "::1", "localhost"),
             verify=address.tls,

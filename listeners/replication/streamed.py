@@ -13,9 +13,11 @@ from collections.abc import AsyncGenerator, Callable
 import msgspec
 
 from feeds.errors import SpileError, Unavailable
-from feeds.positions import Position
+from feeds.positions import Position, parse_since
 from listeners.following import Events, Following, Link
 from listeners.inbox import Inbox
+from listeners.replication.filters import Filter
+from listeners.replication.local import first_of
 from listeners.replication.peer import BATCH_BYTES, BATCH_ROWS, Page, Told
 from listeners.stream.actions import Item, Wanted
 
@@ -26,6 +28,19 @@ _PATIENCE_S = 60.0
 _CLOSE_S_MAX = 5.0
 
 
+def asked_stream(since: str | None, epoch: str, filter: Filter, *, docs: bool, follow: bool) -> Wanted:
+    """The stream that tells what a filter asks for, behind a position or in this life of the barrel."""
+    return Wanted(
+        patterns=filter.asked,
+        since=parse_since(first_of(since, epoch, bool(filter.asked))),
+        window=WINDOW_ROWS,
+        bytes=WINDOW_BYTES,
+        docs=docs,
+        deletions=filter.asks_for_deletions,
+        follow=follow,
+    )
+
+
 async def streamed_pages(wanted: Wanted, dial: Callable[[], Link], hears: Told) -> AsyncGenerator[Page, None]:
     """Pages of a stream. One that is followed is tried for ever, any other one for a minute without an answer."""
     ready = asyncio.Event()
@@ -34,6 +49,7 @@ async def streamed_pages(wanted: Wanted, dial: Callable[[], Link], hears: Told) 
     following = Following(wanted, lambda: _Watched(dial(), trouble), inbox)
     task = asyncio.create_task(following.run(), name="spile replication feed")
     told: Position | None = None
+    level = False  # the last page said that all was told
     try:
         while True:
             ready.clear()
@@ -42,15 +58,17 @@ async def streamed_pages(wanted: Wanted, dial: Callable[[], Link], hears: Told) 
                 told = Position(items[-1].seq, items[-1].epoch)
                 rows = [item.row for item in items if item.row is not None]
                 if rows:
-                    yield Page(rows, str(told), caught_up=following.caught_up and not len(inbox))
+                    level = following.caught_up and not len(inbox)
+                    yield Page(rows, str(told), caught_up=level)
                 following.acknowledged(items[-1])
                 continue
             if inbox.finished:
                 break
             at = following.position
-            if following.caught_up and at is not None and _is_beyond(at, told):
-                told = at
-                yield Page([], str(at), caught_up=True)
+            if following.caught_up and at is not None and (_is_beyond(at, told) or not level):
+                told = at if told is None or _is_beyond(at, told) else told
+                level = True
+                yield Page([], str(told), caught_up=True)
                 continue
             try:
                 async with asyncio.timeout(_IDLE_S):

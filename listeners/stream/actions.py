@@ -25,6 +25,7 @@ class Wanted:
     docs: bool = True
     follow: bool = True
     attachments: Attachments = "stubs"
+    deletions: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,7 @@ class Feeder:
         """Prepare the stream; BadRequest for a pattern or a place to begin that means nothing."""
         self.opened = opened
         self.barrel_name = barrel
-        self.interest = Interest(parse_patterns(opened.patterns), opened.docs, doc_bytes_max)
+        self.interest = Interest(parse_patterns(opened.patterns), opened.docs, doc_bytes_max, opened.deletions)
         self._contents = opened.docs and opened.attachments == "contents"
         self._unfilled = Unfilled()
         self.started_at = around.clock()
@@ -287,7 +287,12 @@ class Feeder:
     def _replayed(self, barrel: Barrel, after: int, *, leaves: bool) -> Replay:
         interest = self.interest
         return barrel.replay(
-            after, interest.patterns, docs=interest.docs, doc_bytes_max=interest.doc_bytes_max, leaves=leaves
+            after,
+            interest.patterns,
+            docs=interest.docs,
+            doc_bytes_max=interest.doc_bytes_max,
+            leaves=leaves,
+            deletions=interest.deletions,
         )
 
     async def _fill(self, sender: Sender, hub: Hub) -> None:

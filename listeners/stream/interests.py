@@ -23,11 +23,13 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Interest:
-    """What a stream wants: these patterns (none: everything), with documents up to a size or without."""
+    """What a stream wants: these patterns (none: everything), with documents up to a size or without; and maybe all
+    deletions of which nothing tells what was deleted."""
 
     patterns: tuple[Pattern, ...]
     docs: bool
     doc_bytes_max: int | None = None
+    deletions: bool = False
 
 
 class Live(Protocol):
@@ -62,6 +64,7 @@ class Interests:
         self._groups: dict[Interest, _Group] = {}
         self._matcher: Matcher[_Group] = Matcher()
         self._everything: set[_Group] = set()
+        self._deletions: set[_Group] = set()
         self._streams = 0
 
     def __len__(self) -> int:
@@ -83,6 +86,8 @@ class Interests:
                 self._matcher.add(pattern.levels, group)
             if not interest.patterns:
                 self._everything.add(group)
+            elif interest.deletions:
+                self._deletions.add(group)
         if stream not in group.streams:
             group.streams.add(stream)
             self._streams += 1
@@ -98,6 +103,7 @@ class Interests:
         if not group.streams:
             del self._groups[interest]
             self._everything.discard(group)
+            self._deletions.discard(group)
             for pattern in interest.patterns:
                 self._matcher.remove(pattern.levels, group)
 
@@ -124,6 +130,9 @@ class Interests:
         for group, paths in left.items():
             if group not in standing:
                 found.append((group.streams, (entry.seq, _row(entry, group.interest, paths, False, True, made))))
+        if self._deletions and entry.is_untold_deletion:
+            for group in self._deletions - standing.keys():
+                found.append((group.streams, (entry.seq, _row(entry, group.interest, [], False, False, made))))
         return found
 
     def _matched(self, entry: LogEntry) -> tuple[dict[_Group, list[str]], dict[_Group, list[str]]]:

@@ -44,6 +44,8 @@ class Open(msgspec.Struct, omit_defaults=True, kw_only=True, forbid_unknown_fiel
     bytes: int = BYTES_DEFAULT
     docs: bool = False
     attachments: Attachments = "stubs"
+    deletions: bool = False
+    """With patterns: also those of which nobody knows any more what was deleted; their `paths` are empty."""
     follow: bool = True
 
 

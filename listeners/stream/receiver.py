@@ -212,6 +212,7 @@ class Receiver:
             bytes=wanted.bytes,
             docs=wanted.docs,
             attachments=wanted.attachments,
+            deletions=wanted.deletions,
             follow=wanted.follow,
         )
         return [Send(encode(message), opens=True)]

@@ -1,4 +1,4 @@
-"""What every peer promises, before a barrel in this process and over HTTP alike."""
+"""What every peer promises, before a barrel in this process, over HTTP and over MQTT alike."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from http_tools import eventually
-from replication_tools import KINDS, Subject, pages, subject
+from replication_tools import ALL_KINDS, Subject, pages, subject
 from store_tools import revisions
 
 from feeds.errors import BadRequest, Conflict, MissingStub, NotFound, SpileError, TooLarge
@@ -21,7 +21,7 @@ from listeners.replication.filters import EVERYTHING
 MISSING = "1-" + "0" * 32
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=ALL_KINDS)
 async def it(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Subject]:
     async with subject(request.param, tmp_path) as made:
         yield made
@@ -64,6 +64,15 @@ async def test_a_barrel_that_was_created_again_has_another_epoch(it: Subject) ->
     after = await it.peer.identity()
     assert (before.store, before.barrel) == (after.store, after.barrel)
     assert before.epoch != after.epoch
+
+
+async def test_a_barrel_is_made_where_there_is_none(it: Subject) -> None:
+    it.store.drop("geo")
+    await it.peer.create()
+    assert (await it.peer.identity()).is_empty
+    it.store.barrel("geo").put({"_id": "a"})
+    await it.peer.create()
+    assert not (await it.peer.identity()).is_empty
 
 
 async def test_expiry_is_told_where_the_barrel_says_so(it: Subject) -> None:

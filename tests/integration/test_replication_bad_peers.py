@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from hashlib import sha256
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from http_tools import served
+from http_tools import eventually, served
 from impostor import answer, impostor
 from replication_tools import QUICK, brought, leaves, subject
+from store_tools import replicate, revisions
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.http11 import Request, Response
 
+from broker.access import TokenAccess
 from feeds import Row, Store
-from feeds.errors import Forbidden, NotFound, SpileError, Timeout, Unauthorized, Unavailable
-from listeners.replication import BadPeer, Fetched, HttpPeer, LocalPeer, Options, Page, Replicator, Wanted
+from feeds.errors import BadRequest, Forbidden, NotFound, SpileError, Timeout, Unauthorized, Unavailable
+from listeners.replication import BadPeer, Fetched, HttpPeer, LocalPeer, Options, Page, Peer, Replicator, Wanted
+from listeners.replication.checkpoints import Checkpoint
 from listeners.replication.verifying import verified_or_not
 
 WELCOME = json.dumps({"service": "spile", "store": "s", "version": "1"}).encode()
@@ -106,9 +114,162 @@ async def test_a_feed_that_is_none_ends_it(tmp_path: Path) -> None:
         await peer.close()
 
 
-async def test_credentials_that_are_wrong_are_told(tmp_path: Path) -> None:
-    from broker.access import TokenAccess
+async def test_a_feed_is_not_followed_elsewhere(tmp_path: Path) -> None:
+    async with impostor(spile) as elsewhere, subject("local", tmp_path) as target:
+        moved = answer(302, b"", f"Location: {elsewhere.url.replace('http', 'ws')}/barrels/geo/feed")
+        async with impostor(lambda method, path: moved if "feed" in path else spile(method, path)) as other:
+            source = HttpPeer(f"{other.url}/geo", token="secret")
+            with pytest.raises(BadRequest, match=r"sends us on to ws://127\.0\.0\.1"):
+                await brought(source, target.peer)
+            await source.close()
+        assert elsewhere.asked == []
 
+
+ROW = '{"seq":1,"id":"a","rev":"1-aa","changes":["1-aa"]}'
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "<html>",
+        '{"run":"RUN","start":true,"prev":"0-e","seq":"0-',
+        '{"run":"RUN","start":true,"prev":"0-e","seq":"0-e","rows":[{"seq":1}]}',
+        '{"run":"RUN","start":true,"prev":"0-e","seq":"0-e","rows":{}}',
+        b"\xff\xfe",
+    ],
+)
+async def test_a_feed_that_tells_no_arrays_ends_it(tmp_path: Path, told: str | bytes) -> None:
+    async with subject("local", tmp_path) as target, feeding(lambda run: [told]) as source:
+        with pytest.raises(BadRequest, match="array cannot be read"):
+            await brought(source, target.peer)
+        assert leaves(target.barrel) == {}
+
+
+async def test_a_feed_that_tells_half_a_row_and_then_nothing_leaves_nothing_behind(tmp_path: Path) -> None:
+    def half(run: str) -> list[str]:
+        begin = f'{{"run":"{run}","start":true,"prev":"0-e","seq":"0-e","rows":[]}}'
+        return [begin, f'{{"run":"{run}","prev":"0-e","seq":"1-e","rows":[{ROW}']
+
+    async with subject("local", tmp_path) as target, feeding(half) as source:
+        with pytest.raises(BadRequest, match="array cannot be read"):
+            await brought(source, target.peer)
+        assert target.barrel.head() == 0
+        assert target.barrel.local_ids() == []
+
+
+@asynccontextmanager
+async def feeding(told: Callable[[str], Sequence[str | bytes]]) -> AsyncIterator[Peer]:
+    """A peer that is a Spile but for its feed, which says this to each open."""
+
+    async def feed(socket: ServerConnection) -> None:
+        run = json.loads(await socket.recv())["run"]
+        for each in told(run):
+            await socket.send(each.replace("RUN", run) if isinstance(each, str) else each)
+        await socket.wait_closed()
+
+    def plain(connection: ServerConnection, request: Request) -> Response | None:
+        if "feed" in request.path:
+            return None
+        if "local" in request.path:
+            return connection.respond(HTTPStatus.NOT_FOUND, "")
+        return connection.respond(HTTPStatus.OK, (WELCOME if request.path == "/" else INFO).decode())
+
+    async with serve(feed, "127.0.0.1", 0, process_request=plain) as server:
+        source = HttpPeer(f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}/geo")
+        yield source
+        await source.close()
+
+
+@pytest.mark.parametrize("call", ["fetch", "revs_diff", "write", "checkpoint", "save_checkpoint"])
+@pytest.mark.parametrize("half", ["half a body", "half a JSON", "another JSON"])
+async def test_half_an_answer_and_what_is_no_answer_are_told(call: str, half: str) -> None:
+    body = b'{"results": [{"doc": {"_id": "a", "_rev": "1-aa"}}], "rev": "0-1"}'
+    told = {
+        "half a body": answer(200, body[:40], length=len(body)),
+        "half a JSON": answer(200, body[:40]),
+        "another JSON": answer(200, b'["something else"]'),
+    }[half]
+    asked: dict[str, tuple[Any, ...]] = {
+        "fetch": ([Wanted("a", "1-aa")],),
+        "revs_diff": ({"a": ["1-aa"]},),
+        "write": ([Fetched("a", "1-aa", b'{"_id":"a","_rev":"1-aa"}')], {}),
+        "checkpoint": ("replication-1",),
+        "save_checkpoint": ("replication-1", Checkpoint(session_id="s", source_last_seq="1-e", history=()), None),
+    }
+    async with impostor(lambda method, path: told) as other:
+        peer = HttpPeer(f"{other.url}/geo")
+        with pytest.raises(Unavailable if half == "half a body" else BadPeer):
+            await getattr(peer, call)(*asked[call])
+        await peer.close()
+
+
+class Changing:
+    """Access for the holder of a token, which may be another one from some moment on."""
+
+    def __init__(self, token: str) -> None:
+        self.token = token
+
+    def who(self, headers: Any, host: str) -> str:
+        return TokenAccess(self.token).who(headers, host)
+
+    def decide(self, who: str, verb: Any, barrel: str, path: str) -> None:
+        """The holder may do everything."""
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+async def test_credentials_that_end_during_the_run_end_it_and_new_ones_go_on(tmp_path: Path, side: str) -> None:
+    access = Changing("first")
+    async with served(tmp_path / "a", access=access) as service, subject("local", tmp_path / "b") as here:
+        there = service.store.create("geo")
+        source, target = (there, here.barrel) if side == "source" else (here.barrel, there)
+        peer: Peer = HttpPeer(f"{service.url}/geo", token="first")
+        ends = (peer, here.peer) if side == "source" else (here.peer, peer)
+        replicator = Replicator(*ends, Options(continuous=True, patience=QUICK, checkpoint_s=0.05))
+        task = asyncio.create_task(replicator.run())
+        source.put({"_id": "before"})
+        await eventually(lambda: target.head() == 1 and replicator.stats()["state"] == "idle")
+        access.token = "second"
+        source.put({"_id": "after"})
+        source.put({"_id": "after", "again": True}, update=True)
+        with pytest.raises(Unauthorized):
+            await task
+        assert (replicator.stats()["state"], replicator.stats()["error"]) == ("failed", "unauthorized")
+        await peer.close()
+        peer = HttpPeer(f"{service.url}/geo", token="second")
+        done = await brought(*((peer, here.peer) if side == "source" else (here.peer, peer)))
+        assert done["refused"] == 0
+        assert leaves(target) == leaves(source)
+        await peer.close()
+
+
+async def test_a_target_that_vanishes_ends_what_runs_once_by_name(tmp_path: Path) -> None:
+    async with subject("local", tmp_path / "a") as source, subject("http", tmp_path / "b") as target:
+        source.barrel.put({"_id": "a"})
+        target.store.drop("geo")
+        replicator = Replicator(source.peer, target.peer, Options(patience=QUICK))
+        with pytest.raises(NotFound, match="geo"):
+            await replicator.run()
+        assert (replicator.stats()["state"], replicator.stats()["error"]) == ("failed", "not_found")
+
+
+async def test_a_merge_rule_that_raises_stops_nothing_and_is_named(tmp_path: Path) -> None:
+    def broken(leaves: Any) -> Any:
+        raise ValueError("no idea")
+
+    async with subject("local", tmp_path / "a") as source, subject("http", tmp_path / "b") as target:
+        target.store.merging.register("broken", broken)
+        target.store.configure("geo", {"merge": {"rule": "python", "name": "broken"}})
+        replicate(source.barrel, revisions("torn", "bb", side="b"), revisions("torn", "aa", side="a"))
+        source.barrel.put({"_id": "whole"})
+        done = await brought(source.peer, target.peer)
+        assert (done["written"], done["refused"]) == (3, 0)
+        assert leaves(target.barrel) == leaves(source.barrel)
+        (torn,) = target.store.barrel("geo").conflicts.page().results
+        assert torn.id == "torn" and "no idea" in (torn.reason or "")
+        assert (await brought(source.peer, target.peer))["read"] == 0
+
+
+async def test_credentials_that_are_wrong_are_told(tmp_path: Path) -> None:
     async with served(tmp_path, access=TokenAccess("right")) as service:
         service.store.create("geo")
         for token in ("wrong", None):

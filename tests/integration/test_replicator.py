@@ -450,7 +450,7 @@ async def test_whatever_the_shape_all_come_to_rest_alike(tmp_path: Path, shape: 
     async with AsyncExitStack() as stack:
         all_ = [
             await stack.enter_async_context(subject(kind, tmp_path / str(number)))
-            for number, kind in enumerate((*KINDS, "local"))
+            for number, kind in enumerate(KINDS)
         ]
         barrels = [each.barrel for each in all_]
         options = Options(continuous=True, patience=QUICK)
