@@ -21,6 +21,7 @@ test: $(VENV)/.test ## Set up, and run linting, type checks and the whole suite
 	@setup/need nats-server nats-server
 	@setup/need openssl openssl
 	@setup/need pg_ctlcluster postgresql
+	@setup/clients >/dev/null || [ $$? = 3 ]
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

@@ -20,6 +20,7 @@ NAMES = (
     "overload",
     "blobs",
     "attachments",
+    "couch",
     "postgres",
 )
 

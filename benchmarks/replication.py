@@ -1,4 +1,5 @@
-"""Replication: Spile to Spile over HTTP, within one store, continuous, and of a small part of a large barrel.
+"""Replication: Spile to Spile over HTTP and over a Mosquitto, within one store, continuous, and of a small part of a
+large barrel.
 
 Both services are processes of their own, and the replicator is a third one: this. `updated` are documents of two
 generations, whose histories have to be fetched.
@@ -7,9 +8,12 @@ generations, whose histories have to be fetched.
 from __future__ import annotations
 
 import asyncio
+import resource
+import sys
 import time
 from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -22,6 +26,10 @@ from feeds import Barrel, Store
 from listeners import listen_async
 from listeners.replication import Filter, HttpPeer, LocalPeer, Options, Peer, Replicator, opened_peer
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "tools"))
+
+from brokers import Mosquitto
+
 BATCH = 1_000
 RATE = 100
 PART = 1_000
@@ -29,6 +37,7 @@ ROUNDS = 5
 
 ASKED = {
     "http_docs_per_s": 8_000,
+    "mqtt_docs_per_s": 4_000,
     "in_store_share_of_bulk": 0.6,
     "latency_p50_ms": 20,
     "latency_p99_ms": 100,
@@ -137,6 +146,38 @@ async def over_http(one: RunningService, other: RunningService, docs: list[bytes
     return figures
 
 
+async def over_mqtt(
+    one: RunningService, other: RunningService, broker: str, docs: list[bytes], **settings: object
+) -> dict[str, Any]:
+    """Between two services that are reached through a broker alone; they publish what their barrels' settings say."""
+    for each in (one, other):
+        each.create("geo", **settings)
+        each.create("again", **settings)
+    async with httpx.AsyncClient(base_url=one.url, timeout=60) as client:
+        for name, count in (("geo", len(docs)), ("again", len(docs) // 4), ("again", len(docs) // 4)):
+            for begin in range(0, count, BATCH):
+                body = b'{"update":true,"docs":[%b]}' % b",".join(docs[begin : min(count, begin + BATCH)])
+                (await client.post(f"/barrels/{name}/docs/_bulk", content=body)).raise_for_status()
+            docs = [doc.replace(b"spring", b"summer") for doc in docs] if name == "again" else docs
+    figures: dict[str, Any] = {}
+    before = [each.memory_mib() for each in (one, other)]
+    for name, count in (("geo", len(docs)), ("again", len(docs) // 4)):
+        async with AsyncExitStack() as stack:
+            peers = [
+                await stack.enter_async_context(opened_peer(f"{broker}/{prefix}/{name}"))
+                for prefix in ("one", "other")
+            ]
+            took = await seconds_of(*peers, count)
+        figures[f"mqtt_{'docs' if name == 'geo' else 'updated'}_per_s"] = count / took
+    after = [each.memory_mib("VmHWM") for each in (one, other)]
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return figures | {
+        "mqtt_source_grew_mib": after[0] - before[0],
+        "mqtt_target_grew_mib": after[1] - before[1],
+        "mqtt_replicator_mib": own,
+    }
+
+
 async def a_part(one: RunningService, other: RunningService, many: int) -> dict[str, Any]:
     """A thousand matching documents of many, by pattern, between services."""
     one.create("many")
@@ -158,13 +199,22 @@ async def a_part(one: RunningService, other: RunningService, many: int) -> dict[
 
 
 def main() -> None:
-    """Run it; `--many 0` leaves the part of a large barrel out."""
-    options = arguments(__doc__ or "", docs=100_000, seconds=20, many=1_000_000)
-    with service() as one, service() as other:
-        figures = uvloop.run(over_http(one, other, documents(options.docs), options.seconds))
-        if options.many:
-            figures |= uvloop.run(a_part(one, other, options.many))
-        report("replication", figures, ASKED)
+    """Run it; `--many 0` leaves the part of a large barrel out, `--http 0` and `--mqtt 0` all over HTTP or MQTT."""
+    options = arguments(__doc__ or "", docs=100_000, seconds=20, many=1_000_000, http=1, mqtt=1)
+    docs, figures = documents(options.docs), dict[str, Any]()
+    if options.http:
+        with service() as one, service() as other:
+            figures |= uvloop.run(over_http(one, other, docs, options.seconds))
+            if options.many:
+                figures |= uvloop.run(a_part(one, other, options.many))
+    if options.mqtt:
+        with folder() as place, Mosquitto(place) as mosquitto, ExitStack() as stack:
+            ends = [
+                stack.enter_context(service(broker=mosquitto.url, SPILE_BROKER_PREFIX=prefix))
+                for prefix in ("one", "other")
+            ]
+            figures |= uvloop.run(over_mqtt(*ends, mosquitto.url, docs, publish=[]))
+    report("replication", figures, ASKED)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import signal
 import subprocess
@@ -39,8 +40,9 @@ class RunningService:
 
 
 @contextmanager
-def service(*arguments: str, broker: str | None = None) -> Iterator[RunningService]:
-    """A service on free ports in a folder of its own, for the length of the block; `broker` is one to use."""
+def service(*arguments: str, broker: str | None = None, **variables: str) -> Iterator[RunningService]:
+    """A service on free ports in a folder of its own, for the length of the block; `broker` is one to use, and
+    `variables` are settings as the environment has them."""
     mqtt = ("--mqtt", "127.0.0.1:0") if broker is None else ("--broker", broker)
     with folder() as place:
         process = subprocess.Popen(
@@ -50,6 +52,7 @@ def service(*arguments: str, broker: str | None = None) -> Iterator[RunningServi
             ],
             stdout=subprocess.PIPE,
             text=True,
+            env={**os.environ, **variables},
         )
         assert process.stdout is not None
         told = ""

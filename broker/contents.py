@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import shutil
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,11 +20,14 @@ from broker.health import PartHealth, told_of
 from broker.perseverance import Perseverance, Undertaking
 from feeds import Store
 from feeds.attachments.blobs import folder_of
+from feeds.blobs import CHUNK_BYTES_MAX
 from feeds.errors import SpileError
 
 log = logging.getLogger("spile.contents")
 
-LOOK_S = 10.0  # between two counts of what is kept, some milliseconds each
+LOOK_S = 10.0  # between two counts of what is kept, some milliseconds each, and between two steps of scrubbing
+SCRUB_S_MIN = 1.0  # between two steps, where many bytes are read
+_SCRUB_STEP_BYTES = 8 * 1024 * 1024
 
 _SHARED = (
     "Several processes of one store need one place for attachments: give each the same --blobs, such as "
@@ -36,8 +40,11 @@ _ROUND = Undertaking("upkeep of attachments", "Documents are served; attachments
 class ContentsPart:
     """Looks after the contents of one store every so often. To be made on the event loop that it is used on."""
 
-    def __init__(self, store: Store, place: str | Path | None, every_s: float) -> None:
+    def __init__(self, store: Store, place: str | Path | None, every_s: float, scrub_bytes_per_second: int) -> None:
         self._store = store
+        self._scrub_rate = scrub_bytes_per_second
+        self._scrubbed_at = time.monotonic()
+        self._step_s = min(LOOK_S, every_s, max(SCRUB_S_MIN, _SCRUB_STEP_BYTES / max(1, scrub_bytes_per_second)))
         self._folder = folder_of(place) if place is not None else _beside(store)
         self._every_s = every_s
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="spile-contents")
@@ -89,21 +96,34 @@ class ContentsPart:
             ends = loop.time() + self._every_s
             while loop.time() < ends and not self._stopping.is_set():
                 try:
-                    async with asyncio.timeout(min(LOOK_S, self._every_s)):
+                    async with asyncio.timeout(self._step_s):
                         await self._stopping.wait()
                 except TimeoutError:
-                    await loop.run_in_executor(self._executor, self._look_again)
+                    await loop.run_in_executor(self._executor, self._between)
 
     def _round(self) -> dict[str, int]:
-        done = self._store.blobs.round()
+        done = self._store.blobs.round(scrub_bytes=0)
         self._look()
         return done
 
-    def _look_again(self) -> None:
+    def _between(self) -> None:
+        """What is done between two rounds. What hinders it hinders the next one as well, which tells."""
         try:
+            self._scrub()
             self._look()
-        except SpileError as error:  # that the database is away is told by others
-            log.debug("the contents of attachments cannot be counted: %s", error.reason)
+        except SpileError as error:
+            log.debug("the contents of attachments cannot be looked at: %s", error.reason)
+
+    def _scrub(self) -> None:
+        """Read as many bytes as are due since the last time; for a pause longer than that between two counts, no
+        more than for that."""
+        now = time.monotonic()
+        due = int(self._scrub_rate * (now - self._scrubbed_at))
+        if due < CHUNK_BYTES_MAX:
+            return  # it would read more than that: chunks are verified as a whole
+        self._scrubbed_at = now
+        damaged = self._store.blobs.scrub(min(due, max(int(self._scrub_rate * LOOK_S), CHUNK_BYTES_MAX)))
+        self._last = {**self._last, "blobs_damaged": self._last.get("blobs_damaged", 0) + damaged}
 
     def _look(self) -> None:
         """See what is kept: contents, bytes, references, damaged ones, files, and the room that is left.

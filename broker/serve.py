@@ -25,22 +25,25 @@ from broker.addresses import without_password
 from broker.brokers import Broker, broker_figures, broker_health, broker_url, make_broker, publisher_name
 from broker.cli.version import version_text
 from broker.contents import ContentsPart, open_contents_of
+from broker.couch import couch_routes
+from broker.election import Election
 from broker.external import ExternalBroker
 from broker.health import Health
 from broker.http.application import Application
 from broker.http.server import HttpServer, serve_http
-from broker.http.services import Access, HttpLimits, OpenAccess, Services
+from broker.http.services import Access, HttpLimits, OpenAccess, Services, anyone
 from broker.instance import Instance
 from broker.lags import Lags, here
 from broker.maintenance import Maintenance
 from broker.merging import merging_health, register_merge_functions
 from broker.mqtt.contract import Message, Publisher
+from broker.nested import make_nest
 from broker.packages import check_packages
-from broker.publishing.election import Election
 from broker.publishing.lag import LagTopics
 from broker.publishing.publisher import LogPublisher
 from broker.publishing.turns import Turns
 from broker.regulation import Regulation, Regulator
+from broker.replication.tasks import LOCK, Tasks
 from broker.requests.limits import RequestLimits
 from broker.requests.service import RequestService
 from broker.settings import Settings
@@ -69,14 +72,14 @@ class Service:
     maintenance: Maintenance
     contents: ContentsPart
     requests: RequestService
+    replications: Tasks
     health: Health
     http: HttpServer
 
     def watched(self) -> dict[str, asyncio.Future[Any]]:
         """The parts whose end ends the service."""
-        election = {} if self.election is None or self.election.task is None else {"election": self.election.task}
         return {
-            **election,
+            **self._those_that_run(),
             "mqtt": asyncio.create_task(self._mqtt_failed(), name="spile-mqtt-watch"),
             "publisher": self.publisher.task,
             "http": self.http.finished,
@@ -84,6 +87,15 @@ class Service:
             "blobs": self.contents.task,
             "health": self.health.task,
         }
+
+    def _those_that_run(self) -> dict[str, asyncio.Future[Any]]:
+        """Of the parts that need not be there, or not yet."""
+        parts = {
+            "election": self.election,
+            "replications": self.replications,
+            "election of replications": self.replications.election,
+        }
+        return {name: part.task for name, part in parts.items() if part is not None and part.task is not None}
 
     async def _mqtt_failed(self) -> None:
         raise await self.mqtt.failed()
@@ -93,8 +105,8 @@ class Service:
 async def serving(settings: Settings) -> AsyncIterator[Service]:
     """Start every part, in the order in which they lean on each other; stop them in reverse.
 
-    Stopping: HTTP and its feeds first, then what is committed is published, then the streams end, then MQTT with its
-    requests under way (what those commit is told after the next start), and the store last.
+    Stopping: replications first, then HTTP and its feeds, then what is committed is published, then the streams end,
+    then MQTT with its requests under way (what those commit is told after the next start), and the store last.
     """
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
@@ -122,6 +134,8 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         async def answer(client: str, message: Message) -> bool:
             return await mqtt.publish_to(client, message)
 
+        nest = make_nest(settings, store)
+        stack.push_async_callback(nest.close)
         regulator = make_regulator(settings, store)
         requests = RequestService(
             store,
@@ -134,6 +148,7 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
                 blob_bytes_max=settings.attachment_bytes_max,
             ),
             regulator=regulator,
+            nest=nest,
         )
         stack.callback(requests.close)
         name, election = await _told_as(settings, store, stack)
@@ -170,8 +185,15 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         trial = StoreTrial(store)
         maintenance = Maintenance(store, trial, readers, settings.maintain_every)
         stack.push_async_callback(maintenance.stop)
-        contents = ContentsPart(store, settings.blobs_place, settings.maintain_every)
+        contents = ContentsPart(store, settings.blobs_place, settings.maintain_every, settings.scrub_bytes_per_second)
         stack.push_async_callback(contents.stop)
+        replications = Tasks(
+            store,
+            readers,
+            await _turn_of_replications(store, stack),
+            count_max=settings.replications_max,
+            name=here(),
+        )
         health = Health(
             {
                 "store": trial.health,
@@ -181,13 +203,16 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
                 "blobs": contents.health,
                 "pressure": regulator.health,
                 "merging": merging_health(store),
+                "replications": replications.health,
             }
         )
         stack.push_async_callback(health.stop)
 
         access: Access = OpenAccess()
+        sign_in = anyone
         if settings.token is not None:
-            access = TokenAccess(settings.token.get_secret_value())
+            access = guarded = TokenAccess(settings.token.get_secret_value())
+            sign_in = guarded.sign_in
         app = Application(
             Services(
                 store=store,
@@ -220,14 +245,23 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
                     "blobs": contents.stats,
                     "health": health.stats,
                     "pressure": regulator.stats,
+                    "nested": nest.stats,
+                    "replications": replications.stats,
                 },
                 regulator=regulator,
-            )
+                nest=nest,
+                replications=replications,
+                sign_in=sign_in,
+            ),
+            [*couch_routes(), *(couch_routes("") if settings.couch_at_root else ())],
         )
         http = await serve_http(app, settings.http.host, settings.http.port, stop_s_max=int(settings.stop_timeout))
         stack.push_async_callback(http.stop)
+        replications.start()
+        stack.push_async_callback(replications.stop, settings.stop_timeout)
         yield Service(
-            settings, store, mqtt, streams, publisher, election, maintenance, contents, requests, health, http
+            *(settings, store, mqtt, streams, publisher, election, maintenance, contents, requests, replications),
+            *(health, http),
         )
 
 
@@ -244,6 +278,16 @@ async def _told_as(settings: Settings, store: Store, stack: AsyncExitStack) -> t
     instance = Instance(settings.data)
     stack.callback(instance.close)
     return publisher_name(settings, instance.id), None
+
+
+async def _turn_of_replications(store: Store, stack: AsyncExitStack) -> Election | None:
+    """Whose turn it is to run them, where several processes could."""
+    if not store.database.is_shared:
+        return None
+    election = Election(store.locks(), LOCK, f"{here()}:{uuid.uuid4().hex[:8]}", duty="running the replications")
+    stack.push_async_callback(election.stop)
+    await election.start()
+    return election
 
 
 def make_regulator(settings: Settings, store: Store) -> Regulator:

@@ -36,6 +36,7 @@ from broker.external.access import BrokerAddress
 from broker.external.names import check_prefix
 from broker.logs import LogFormat, LogLevel
 from feeds.errors import BadRequest
+from listeners.nested.places import PeerPlace
 
 __all__ = ["Described", "Settings", "describe_settings", "load_settings"]
 
@@ -59,6 +60,21 @@ def _as_names(value: object) -> object:
     return value
 
 
+def _as_places(value: object) -> object:
+    given = _as_names(value)
+    if not isinstance(given, list | tuple):
+        raise ValueError("peers are a list of texts of the form NAME=URL")
+    try:
+        places = tuple(each if isinstance(each, PeerPlace) else PeerPlace.parse(str(each)) for each in given)
+    except BadRequest as error:
+        raise ValueError(f"{error.reason}. {error.hint}") from None
+    names = [place.name for place in places]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"{', '.join(twice)}: give every peer a name of its own")
+    return places
+
+
 HostPort = Annotated[
     Address,
     GetPydanticSchema(lambda _source, _handler: core_schema.is_instance_schema(Address)),
@@ -66,6 +82,12 @@ HostPort = Annotated[
     PlainSerializer(str, return_type=str),
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_names)]
+Places = Annotated[
+    tuple[PeerPlace, ...],
+    GetPydanticSchema(lambda _source, _handler: core_schema.is_instance_schema(tuple)),
+    BeforeValidator(_as_places),
+    PlainSerializer(lambda places: [str(place) for place in places], return_type=list[str]),
+]
 Prefix = Annotated[str, AfterValidator(check_prefix)]
 Kind = Literal["auto", "plain", "nats"]
 Bytes = Annotated[int, Field(ge=1)]
@@ -138,6 +160,11 @@ class Settings(BaseSettings):
     token: SecretStr | None = Field(
         None, description="One secret that every request has to carry (HTTP: `Authorization: Bearer …`)."
     )
+    peers: Places = Field(
+        (),
+        description="Peers that nested calls go to, as NAME=http://:TOKEN@HOST:PORT, with commas between.",
+        repr=False,
+    )
     merge_functions: Names = Field(
         (),
         description="Merge rules of your own, as NAME=MODULE:FUNCTION, for barrels that name them.",
@@ -148,6 +175,10 @@ class Settings(BaseSettings):
     allowed_origins: Names = Field(
         (),
         description="Web origins (https://host:port) whose pages may write and open WebSockets; default: its own.",
+    )
+
+    couch_at_root: bool = Field(
+        False, description="Whether CouchDB's protocol is spoken at the root too, beside /couch/."
     )
 
     document_bytes_max: Bytes = Field(8 * MIB, description="Largest document that is taken.")
@@ -181,11 +212,15 @@ class Settings(BaseSettings):
     uploads_max: Count = Field(64, description="Attachments on their way in over HTTP at once.")
     downloads_max: Count = Field(256, description="Large attachments on their way out over HTTP at once.")
     streams_max: Count = Field(100, description="Streams one client may have open at once.")
+    replications_max: Count = Field(100, description="Replications that the service keeps and runs.")
     readers: Count = Field(4, description="Threads that read the store for requests and replays.")
 
     maintain_every: Seconds = Field(60.0, description="Seconds between rounds of expiry, compaction and log pruning.")
     blobs_kept: Seconds = Field(
         3600.0, description="Seconds that an uploaded content is kept until a document names it."
+    )
+    scrub_bytes_per_second: int = Field(
+        MIB, ge=0, description="Bytes of attachments read in a second to find damage early; 0: none."
     )
     stop_timeout: Seconds = Field(10.0, description="Seconds that requests in work are given when stopping.")
 

@@ -89,8 +89,9 @@ log_format = "json"
 maintain_every = 30.0
 ```
 
-The token is a secret: give it as `SPILE_TOKEN` in the environment or in a file that only the service can read.
-There is no flag for it, because the command line of a process can be read by every user of the machine.
+The token is a secret, and so is what `peers` holds: give them as `SPILE_TOKEN` and `SPILE_PEERS` in the environment
+or in a file that only the service can read. There are no flags for them, because the command line of a process can be
+read by every user of the machine.
 
 ## Of a barrel
 

@@ -1,13 +1,19 @@
-"""Attachments over HTTP: sent in parts and fetched in ranges, so that they go on after a cut connection."""
+"""Attachments over HTTP: sent in parts and fetched in ranges, so that they go on after a cut connection.
+
+A file's upload has a label made from what is attached where, by which a command goes on with what an earlier one sent
+before it was stopped.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 import uuid
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, suppress
+from functools import partial
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote
 
@@ -17,7 +23,7 @@ import tenacity
 
 from broker.cli.backend import Fetched
 from broker.cli.files import PIECE_BYTES, Incoming, Outgoing, Tell
-from feeds.errors import Conflict, SpileError, StorageFull
+from feeds.errors import BadRequest, Conflict, NotFound, SpileError, StorageFull
 
 __all__ = ["HttpAttachments"]
 
@@ -29,6 +35,7 @@ PART_BYTES = 16 << 20
 SMALL_BYTES = 4 << 20
 """Up to this a file goes in one request."""
 ATTEMPTS_UNTOLD = 3
+_PAGE = 1_000
 
 _log = logging.getLogger("spile.cli")
 
@@ -54,14 +61,23 @@ class HttpAttachments:
     """Sends and fetches. What fails and may pass is tried again until nothing went on for `patience_s`."""
 
     def __init__(self, transport: Transport, patience_s: float) -> None:
-        self._transport = transport
+        self.transport = transport
         self._patience_s = patience_s
         self._went_on_at = 0.0
 
     def attach(
-        self, path: str, uploads: str, file: Outgoing, *, content_type: str | None, rev: str | None, tell: Tell
+        self,
+        path: str,
+        uploads: str,
+        doc_id: str,
+        file: Outgoing,
+        *,
+        content_type: str | None,
+        rev: str | None,
+        tell: Tell,
     ) -> dict[str, Any]:
-        """Put a file at `path`, through `uploads` where it is large; what the service tells of it."""
+        """Put a file at `path`, which is of this document; through `uploads` where it is large, going on with what an
+        earlier run has sent of it. What the service tells of it."""
         headers = {"Idempotency-Key": f"attach-{uuid.uuid4().hex}"}
         if content_type is not None:
             headers["Content-Type"] = content_type
@@ -70,9 +86,10 @@ class HttpAttachments:
         if body is not None and len(body) <= SMALL_BYTES:
             headers["Repr-Digest"] = _digest(file)
         else:
-            options.append(("upload", self._upload(uploads, file, tell)))
+            upload = _Upload(self, uploads, doc_id, _label(path, file), file, tell)
+            options.append(("upload", upload.complete()))
             body = None
-        answer = self._persist(lambda: self._transport.send("PUT", path, body, options, headers))
+        answer = self.persist(lambda: self.transport.send("PUT", path, body, options, headers))
         told: dict[str, Any] = msgspec.json.decode(answer.content)
         tell(told["length"], told["length"])
         return told
@@ -87,40 +104,108 @@ class HttpAttachments:
             headers = {"Accept-Encoding": "identity"}
             if tag and into.size:
                 headers |= {"Range": f"bytes={into.size}-", "If-Range": tag}
-            with self._transport.streamed(path, options, headers) as answer:
+            with self.transport.streamed(path, options, headers) as answer:
                 if answer.status_code != 206:
                     into.begin()
                 tag = answer.headers["etag"]
                 total = into.size + int(answer.headers["content-length"])
                 for piece in answer.iter_raw(PIECE_BYTES):
                     into.add(piece)
-                    self._went_on()
+                    self.went_on()
                     tell(into.size, total)
             kind = answer.headers.get("content-type", "application/octet-stream")
             return Fetched(into.size, tag.strip('"'), kind, answer.headers.get("spile-rev"))
 
-        fetched = self._persist(go_on)
+        fetched = self.persist(go_on)
         into.check(fetched.digest)
         return fetched
 
-    def _upload(self, uploads: str, file: Outgoing, tell: Tell) -> str:
-        """The id of an upload that has all of the file."""
-        headers = {} if file.size is None else {"Upload-Length": str(file.size)}
-        begun = self._persist(lambda: self._transport.send("POST", uploads, headers=headers))
-        id = str(msgspec.json.decode(begun.content)["upload"])
-        where = f"{uploads}/{quote(id, safe='')}"
-        offset = 0
+    def persist(self, call: Callable[[], T], may_pass: Callable[[BaseException], bool] | None = None) -> T:
+        """What `call` gives, tried again while it fails for what may pass."""
+        self.went_on()
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(may_pass or _may_pass),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
+            stop=lambda _: time.monotonic() - self._went_on_at >= self._patience_s,
+            before_sleep=self._tell_of_waiting,
+            reraise=True,
+        )
+        return retrying(call)
+
+    def went_on(self) -> None:
+        """Something has come through: patience begins anew."""
+        self._went_on_at = time.monotonic()
+
+    def _tell_of_waiting(self, state: tenacity.RetryCallState) -> None:
+        if state.attempt_number == ATTEMPTS_UNTOLD and state.outcome is not None:
+            _log.warning("trying again for up to %.0f s: %s", self._patience_s, state.outcome.exception())
+
+
+class _Upload:
+    """One file on its way to the service."""
+
+    def __init__(
+        self, link: HttpAttachments, place: str, doc_id: str, label: str | None, file: Outgoing, tell: Tell
+    ) -> None:
+        self._link = link
+        self._place = place
+        self._doc: Options = [("doc", doc_id)]
+        self._label = label
+        self._file = file
+        self._tell = tell
+
+    def complete(self) -> str:
+        """The id of an upload that has all of the file: of one that was begun before, where there is such a one."""
+        begun = None if self._label is None else self._begun_before(self._label)
+        if begun is not None:
+            try:
+                return self._go_on(begun)
+            except (BadRequest, NotFound) as error:
+                _log.warning("what was sent before is of no use, so all is sent: %s", error.reason)
+        headers = {} if self._file.size is None else {"Upload-Length": str(self._file.size)}
+        options = [*self._doc, *([] if self._label is None else [("label", self._label)])]
+        started = self._link.persist(
+            lambda: self._link.transport.send("POST", self._place, options=options, headers=headers)
+        )
+        return self._go_on(str(msgspec.json.decode(started.content)["upload"]))
+
+    def _begun_before(self, label: str) -> str | None:
+        found, after = None, ""
+        while True:
+            options = [*self._doc, ("limit", _PAGE), ("after", after)]
+            told = self._link.persist(partial(self._link.transport.send, "GET", self._place, options=options))
+            page: dict[str, Any] = msgspec.json.decode(told.content)
+            for each in page["results"]:
+                if each.get("label") == label:
+                    found = str(each["upload"])
+            if page["next"] is None:
+                return found
+            after = page["next"]
+
+    def _go_on(self, id: str) -> str:
+        """Send what is not there yet, and finish it."""
+        where = f"{self._place}/{quote(id, safe='')}"
         try:
-            while part := file.part(offset, PART_BYTES):
-                offset = self._send(where, offset, part, lambda done: tell(done, file.size))
-                self._went_on()
-            last = {"Upload-Offset": str(offset), "Upload-Complete": "?1", "Repr-Digest": _digest(file)}
-            self._persist(lambda: self._transport.send("PATCH", where, headers=last), _may_pass_in_upload)
-        except BaseException:
-            with suppress(SpileError):  # the service gives it up by itself in a day
-                self._transport.send("DELETE", where)
+            told = self._link.persist(lambda: self._link.transport.send("GET", where))
+            offset = int(told.headers["upload-offset"])
+            self._tell(offset, self._file.size)
+            while part := self._file.part(offset, PART_BYTES):
+                offset = self._send(where, offset, part, lambda done: self._tell(done, self._file.size))
+                self._link.went_on()
+            last = {"Upload-Offset": str(offset), "Upload-Complete": "?1", "Repr-Digest": _digest(self._file)}
+            self._link.persist(lambda: self._link.transport.send("PATCH", where, headers=last), _may_pass_in_upload)
+        except BaseException as error:
+            self._leave(where, error)
             raise
         return id
+
+    def _leave(self, where: str, error: BaseException) -> None:
+        """Keep what the service has, where the same command can go on with it; else give it up."""
+        if self._label is not None and (not isinstance(error, SpileError) or _may_pass_in_upload(error)):
+            _log.warning("the same command goes on where this one has stopped, for a day")
+            return
+        with suppress(SpileError):  # the service gives it up by itself in a day
+            self._link.transport.send("DELETE", where)
 
     def _send(self, where: str, offset: int, part: bytes, tell: Callable[[int], None]) -> int:
         """Send a part, from wherever the service is in it; where it is afterwards."""
@@ -135,39 +220,21 @@ class HttpAttachments:
         def go_on() -> int:
             nonlocal at, is_sure
             if not is_sure:
-                size = int(self._transport.send("GET", where).headers["upload-offset"])
+                size = int(self._link.transport.send("GET", where).headers["upload-offset"])
                 if not offset <= size < offset + len(part):
                     return size
                 if size > at:
-                    self._went_on()
+                    self._link.went_on()
                 at, is_sure = size, True
             headers = {"Upload-Offset": str(at), "Content-Length": str(offset + len(part) - at)}
             try:
-                self._transport.send("PATCH", where, pieces(), headers=headers)
+                self._link.transport.send("PATCH", where, pieces(), headers=headers)
             except SpileError:
                 is_sure = False
                 raise
             return offset + len(part)
 
-        return self._persist(go_on, _may_pass_in_upload)
-
-    def _persist(self, call: Callable[[], T], may_pass: Callable[[BaseException], bool] | None = None) -> T:
-        self._went_on()
-        retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception(may_pass or _may_pass),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-            stop=lambda _: time.monotonic() - self._went_on_at >= self._patience_s,
-            before_sleep=self._tell_of_waiting,
-            reraise=True,
-        )
-        return retrying(call)
-
-    def _went_on(self) -> None:
-        self._went_on_at = time.monotonic()
-
-    def _tell_of_waiting(self, state: tenacity.RetryCallState) -> None:
-        if state.attempt_number == ATTEMPTS_UNTOLD and state.outcome is not None:
-            _log.warning("trying again for up to %.0f s: %s", self._patience_s, state.outcome.exception())
+        return self._link.persist(go_on, _may_pass_in_upload)
 
 
 def _may_pass(error: BaseException) -> bool:
@@ -181,3 +248,12 @@ def _may_pass_in_upload(error: BaseException) -> bool:
 
 def _digest(file: Outgoing) -> str:
     return f"sha-256=:{b64encode(file.digest).decode()}:"
+
+
+def _label(path: str, file: Outgoing) -> str | None:
+    """By what an upload is known again: what becomes of the file, and what it is without reading it. None of a pipe,
+    which cannot be read again."""
+    if file.size is None:
+        return None
+    known = f"{path}\n{file.size}\n{file.changed_ns}"
+    return f"attach-{hashlib.sha256(known.encode()).hexdigest()}"

@@ -14,9 +14,12 @@ from feeds.patterns import Pattern
 
 if TYPE_CHECKING:
     from broker.cli.files import Incoming, Outgoing, Tell
+    from broker.cli.replications import Replications
 
 __all__ = [
+    "HERE_ALONE",
     "Backend",
+    "Beyond",
     "BulkResult",
     "ChangesQuery",
     "Fetched",
@@ -46,6 +49,29 @@ class GetQuery(msgspec.Struct, frozen=True):
     revs: bool = False
     conflicts: bool = False
     history: bool = False
+
+
+class Beyond(msgspec.Struct, frozen=True):
+    """What is asked of peers: how many shall have a write, or how a document is looked for, and how far."""
+
+    write: int | None = None
+    read: Literal["order", "first"] | None = None
+    depth: int | None = None
+    timeout_ms: int | None = None
+    keep: bool = False
+
+    def options(self) -> dict[str, str | int | bool | None]:
+        """As the service takes them."""
+        return {
+            "p2p_write": self.write,
+            "p2p_read": self.read,
+            "p2p_depth": self.depth,
+            "p2p_timeout": self.timeout_ms,
+            "keep": self.keep,
+        }
+
+
+HERE_ALONE = Beyond()
 
 
 class ChangesQuery(msgspec.Struct, frozen=True):
@@ -104,16 +130,25 @@ class Backend(Protocol):
     def configure(self, barrel: str, settings: Mapping[str, Any]) -> dict[str, Any]: ...
     def drop(self, barrel: str) -> None: ...
 
-    def get(self, barrel: str, doc_id: str, query: GetQuery) -> bytes:
-        """The document as JSON."""
+    def get(self, barrel: str, doc_id: str, query: GetQuery, beyond: Beyond = HERE_ALONE) -> bytes:
+        """The document as JSON, from here or from `beyond`."""
 
     def put(
-        self, barrel: str, doc_id: str, doc: bytes, *, rev: str | None = None, update: bool = False
+        self,
+        barrel: str,
+        doc_id: str,
+        doc: bytes,
+        *,
+        rev: str | None = None,
+        update: bool = False,
+        beyond: Beyond = HERE_ALONE,
     ) -> dict[str, Any]:
-        """Store it as `{id, rev, seq}` tells; `update` extends the winner whatever it is."""
+        """Store it as `{id, rev, seq, p2p?}` tells; `update` extends the winner whatever it is."""
 
-    def merge(self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None) -> dict[str, Any]: ...
-    def delete(self, barrel: str, doc_id: str, *, rev: str) -> dict[str, Any]: ...
+    def merge(
+        self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None, beyond: Beyond = HERE_ALONE
+    ) -> dict[str, Any]: ...
+    def delete(self, barrel: str, doc_id: str, *, rev: str, beyond: Beyond = HERE_ALONE) -> dict[str, Any]: ...
     def purge(self, barrel: str, doc_id: str, revs: Sequence[str]) -> dict[str, Any]:
         """Remove the branches that end in `revs`; none given: all of them."""
 
@@ -170,6 +205,9 @@ class Backend(Protocol):
 
     def forget(self, barrel: str, listener: str) -> None:
         """Forget where the listener stands; NotFound if nobody of that name was there."""
+
+    def replications(self) -> Replications:
+        """The replications that the service runs, or would with this store."""
 
     def listening_to(self, barrel: str) -> Any:
         """Where `listeners` hears this barrel: a URL, or the barrel itself."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,24 @@ from urllib.parse import unquote
 
 import msgspec
 
-from broker.cli.backend import Backend, BulkResult, ChangesQuery, Fetched, FindQuery, Found, GetQuery
+from broker.cli.backend import (
+    HERE_ALONE,
+    Backend,
+    Beyond,
+    BulkResult,
+    ChangesQuery,
+    Fetched,
+    FindQuery,
+    Found,
+    GetQuery,
+)
 from broker.cli.files import PIECE_BYTES, Incoming, Outgoing, Tell
+from broker.cli.nested_direct import asked_reach, asked_search, looked_up, passed_on
+from broker.cli.replications import StoreReplications
 from broker.contents_place import check_place, contents_place
 from feeds import Barrel, BarrelSettings, Store, Written
 from feeds.attachments.stubs import DEFAULT_TYPE
-from feeds.errors import BadRequest, EpochChanged, NotFound, SpileError, StoreLocked
+from feeds.errors import BadRequest, Deleted, EpochChanged, NotFound, SpileError, StoreLocked
 from feeds.paths import encode_segment
 from feeds.patterns import Pattern, parse_patterns
 from feeds.positions import SEQ_MAX, parse_since
@@ -74,19 +86,44 @@ class DirectBackend(Backend):
     def drop(self, barrel: str) -> None:
         self._store.drop(barrel)
 
-    def get(self, barrel: str, doc_id: str, query: GetQuery) -> bytes:
-        return self._store.barrel(barrel).get(doc_id, **msgspec.structs.asdict(query)).json()
+    def get(self, barrel: str, doc_id: str, query: GetQuery, beyond: Beyond = HERE_ALONE) -> bytes:
+        held, asked = self._store.barrel(barrel), msgspec.structs.asdict(query)
+        search = asked_search(beyond, here_only=query.conflicts or query.history)
+        try:
+            return held.get(doc_id, **asked).json()
+        except Deleted:
+            raise
+        except NotFound:
+            if search is None:
+                raise
+            found = looked_up(held, doc_id, query.rev, search, query.revs)
+            return held.get(doc_id, **asked).json() if found is None else found
 
     def put(
-        self, barrel: str, doc_id: str, doc: bytes, *, rev: str | None = None, update: bool = False
+        self,
+        barrel: str,
+        doc_id: str,
+        doc: bytes,
+        *,
+        rev: str | None = None,
+        update: bool = False,
+        beyond: Beyond = HERE_ALONE,
     ) -> dict[str, Any]:
-        return _told(self._store.barrel(barrel).put(doc, id=doc_id, rev=rev, update=update))
+        return self._write(barrel, beyond, lambda held: held.put(doc, id=doc_id, rev=rev, update=update))
 
-    def merge(self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None) -> dict[str, Any]:
-        return _told(self._store.barrel(barrel).merge(doc_id, patch, rev=rev))
+    def merge(
+        self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None, beyond: Beyond = HERE_ALONE
+    ) -> dict[str, Any]:
+        return self._write(barrel, beyond, lambda held: held.merge(doc_id, patch, rev=rev))
 
-    def delete(self, barrel: str, doc_id: str, *, rev: str) -> dict[str, Any]:
-        return _told(self._store.barrel(barrel).delete(doc_id, rev=rev))
+    def delete(self, barrel: str, doc_id: str, *, rev: str, beyond: Beyond = HERE_ALONE) -> dict[str, Any]:
+        return self._write(barrel, beyond, lambda held: held.delete(doc_id, rev=rev))
+
+    def _write(self, barrel: str, beyond: Beyond, write: Callable[[Barrel], Written]) -> dict[str, Any]:
+        reach = asked_reach(beyond)
+        held = self._store.barrel(barrel)
+        written = write(held)
+        return _told(written) | ({} if reach is None else {"p2p": passed_on(held, written, reach)})
 
     def purge(self, barrel: str, doc_id: str, revs: Sequence[str]) -> dict[str, Any]:
         return _told(self._store.barrel(barrel).purge(doc_id, revs))
@@ -198,6 +235,9 @@ class DirectBackend(Backend):
     def forget(self, barrel: str, listener: str) -> None:
         if not self._store.cursors.forget(barrel, listener):
             raise NotFound(f"No listener {listener!r} is known in {barrel!r}", hint="`spile listeners` shows them.")
+
+    def replications(self) -> StoreReplications:
+        return StoreReplications(self._store)
 
     def listening_to(self, barrel: str) -> Barrel:
         """The barrel itself, which `listeners` can follow in process."""

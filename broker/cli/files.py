@@ -24,10 +24,12 @@ PIECE_BYTES = 1 << 20
 class Outgoing:
     """A file that is attached. It may be read again from a place that was read before; its digest grows with it."""
 
-    def __init__(self, name: str, file: BinaryIO, size: int | None) -> None:
-        """`size` is None where it is not known, as of a pipe: then only the last part can be read again."""
+    def __init__(self, name: str, file: BinaryIO, size: int | None, changed_ns: int = 0) -> None:
+        """`size` is None where it is not known, as of a pipe: then only the last part can be read again.
+        `changed_ns` is when a file was changed last."""
         self.name = name
         self.size = size
+        self.changed_ns = changed_ns
         self._file = file
         self._part = b""
         self._part_at = 0
@@ -35,7 +37,10 @@ class Outgoing:
         self._hashed = 0
 
     def part(self, offset: int, size: int) -> bytes:
-        """The bytes from `offset` on, fewer only at the end. BadRequest where they cannot be read (again)."""
+        """The bytes from `offset` on, fewer only at the end; what is passed over goes into the digest. BadRequest
+        where they cannot be read (again)."""
+        if offset > self._hashed:
+            self._pass_over(offset)
         held_end = self._part_at + len(self._part)
         if not self._part_at <= offset <= held_end:
             if self.size is None:
@@ -55,6 +60,18 @@ class Outgoing:
     def digest(self) -> bytes:
         """The sha256 of all that was read."""
         return self._digest.digest()
+
+    def _pass_over(self, offset: int) -> None:
+        if self.size is not None:
+            self._seek(self._hashed)
+        while self._hashed < offset:
+            self._part, self._part_at = b"", self._hashed
+            if not self._read(min(PIECE_BYTES, offset - self._hashed)):
+                raise BadRequest(
+                    f"{self.name} ends before byte {offset:,}, up to which it was read before",
+                    hint="It has become shorter meanwhile. Attach it again.",
+                )
+        self._part, self._part_at = b"", offset
 
     def _seek(self, offset: int) -> None:
         try:
@@ -89,7 +106,8 @@ def opened(path: str) -> Iterator[Outgoing]:
         except OSError as error:
             raise _unreadable(path, error) from error
         status = os.fstat(file.fileno())
-        yield Outgoing(path, file, status.st_size if stat.S_ISREG(status.st_mode) else None)
+        size = status.st_size if stat.S_ISREG(status.st_mode) else None
+        yield Outgoing(path, file, size, status.st_mtime_ns)
 
 
 class Incoming:

@@ -24,6 +24,8 @@ from broker.cli.commands import (
     listen,
     listeners,
     load,
+    replicate,
+    replications,
     service,
 )
 from broker.cli.exits import (
@@ -65,6 +67,8 @@ for part in (
     changes,
     listen,
     listeners,
+    replicate,
+    replications,
     keeping,
 ):
     app.add_typer(part.app)

@@ -15,12 +15,23 @@ import msgspec
 
 from broker.addresses import without_password
 from broker.cli.attachments_http import HttpAttachments
-from broker.cli.backend import Backend, BulkResult, ChangesQuery, Fetched, FindQuery, Found, GetQuery
+from broker.cli.backend import (
+    HERE_ALONE,
+    Backend,
+    Beyond,
+    BulkResult,
+    ChangesQuery,
+    Fetched,
+    FindQuery,
+    Found,
+    GetQuery,
+)
 from broker.cli.elements import elements_of_member
 from broker.cli.events import Event, events
 from broker.cli.files import Incoming, Outgoing, Tell
 from broker.cli.inputs import BadInput
 from broker.cli.remote_errors import error_of
+from broker.cli.replications import HttpReplications
 from broker.cli.urls import service_url
 from feeds.errors import BadRequest, SpileError, Timeout, Unavailable
 
@@ -106,20 +117,30 @@ class HttpBackend(Backend):
     def drop(self, barrel: str) -> None:
         self._answer("DELETE", _barrel(barrel))
 
-    def get(self, barrel: str, doc_id: str, query: GetQuery) -> bytes:
-        asked = _options(**msgspec.structs.asdict(query))
+    def get(self, barrel: str, doc_id: str, query: GetQuery, beyond: Beyond = HERE_ALONE) -> bytes:
+        asked = _options(**msgspec.structs.asdict(query), **beyond.options())
         return self._answer("GET", _document(barrel, doc_id), options=asked).content
 
     def put(
-        self, barrel: str, doc_id: str, doc: bytes, *, rev: str | None = None, update: bool = False
+        self,
+        barrel: str,
+        doc_id: str,
+        doc: bytes,
+        *,
+        rev: str | None = None,
+        update: bool = False,
+        beyond: Beyond = HERE_ALONE,
     ) -> dict[str, Any]:
-        return self._object("PUT", _document(barrel, doc_id), doc, options=_options(rev=rev, update=update))
+        asked = _options(rev=rev, update=update, **beyond.options())
+        return self._object("PUT", _document(barrel, doc_id), doc, options=asked)
 
-    def merge(self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None) -> dict[str, Any]:
-        return self._object("PATCH", _document(barrel, doc_id), patch, options=_options(rev=rev))
+    def merge(
+        self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None, beyond: Beyond = HERE_ALONE
+    ) -> dict[str, Any]:
+        return self._object("PATCH", _document(barrel, doc_id), patch, options=_options(rev=rev, **beyond.options()))
 
-    def delete(self, barrel: str, doc_id: str, *, rev: str) -> dict[str, Any]:
-        return self._object("DELETE", _document(barrel, doc_id), options=_options(rev=rev))
+    def delete(self, barrel: str, doc_id: str, *, rev: str, beyond: Beyond = HERE_ALONE) -> dict[str, Any]:
+        return self._object("DELETE", _document(barrel, doc_id), options=_options(rev=rev, **beyond.options()))
 
     def purge(self, barrel: str, doc_id: str, revs: Sequence[str]) -> dict[str, Any]:
         body = msgspec.json.encode({doc_id: list(revs)})
@@ -141,7 +162,7 @@ class HttpBackend(Backend):
         tell: Tell,
     ) -> dict[str, Any]:
         place, uploads = _attachment(barrel, doc_id, name), f"{_barrel(barrel)}/uploads"
-        return self._attachments.attach(place, uploads, file, content_type=content_type, rev=rev, tell=tell)
+        return self._attachments.attach(place, uploads, doc_id, file, content_type=content_type, rev=rev, tell=tell)
 
     def fetch(
         self, barrel: str, doc_id: str, name: str, into: Incoming, *, rev: str | None = None, tell: Tell
@@ -235,6 +256,9 @@ class HttpBackend(Backend):
 
     def forget(self, barrel: str, listener: str) -> None:
         self._answer("DELETE", f"{_barrel(barrel)}/listeners/{_segment(listener)}")
+
+    def replications(self) -> HttpReplications:
+        return HttpReplications(self._object)
 
     def listening_to(self, barrel: str) -> str:
         return self._url + _barrel(barrel)

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import uuid
 from collections.abc import Iterable
+from dataclasses import replace
 from time import perf_counter
 from typing import Any, Final
 
@@ -29,7 +30,9 @@ from broker.http import (
     feed,
     listeners,
     local,
+    nested,
     paths,
+    replications,
     uploads,
 )
 from broker.http.admission import Admission, Entry
@@ -45,6 +48,7 @@ from broker.http.routing import Match, Router
 from broker.http.services import Services
 from broker.lags import Lags
 from feeds.errors import NotFound, SpileError
+from listeners.nested import Nest
 
 _log: Final = logging.getLogger("spile.http")
 
@@ -56,23 +60,29 @@ _CLIENT_LEFT: Final = 499  # the number that proxies log for it; nobody receives
 
 
 class Application(Starlette):
-    """Spile over HTTP. `closing` is set when live feeds have to end because the service stops."""
+    """Spile over HTTP. `closing` is set when live feeds have to end because the service stops.
+
+    The routes of other faces, `extra`, stand beside its own, which win; only its own are in its description.
+    """
 
     def __init__(self, services: Services, extra: Iterable[Route] = ()) -> None:
         super().__init__()
-        self.services = services
+        self.services = services if services.nest else replace(services, nest=Nest(services.store))
         self.closing = asyncio.Event()
         self.admission = Admission(services.limits, services.regulator)
         self.metrics = HttpMetrics(services.registry, {**services.gauges, "http": self.admission.stats})
         lags = services.lags or Lags(services.store, services.streams, services.readers)
         services.registry.register(LagCollector(lags))
-        self.endpoints: Router[Endpoint] = Router(
+        faces = list(extra)
+        own: list[Route] = []
+        own.extend(
             [
-                *about.routes(self.metrics, lags, lambda: self.endpoints.routes),
+                *about.routes(self.metrics, lags, lambda: own),
                 *barrels.ROUTES,
                 *documents.ROUTES,
                 *conflicts.ROUTES,
                 *batches.ROUTES,
+                *nested.ROUTES,
                 *attachments.ROUTES,
                 *uploads.ROUTES,
                 *blobs.ROUTES,
@@ -81,9 +91,10 @@ class Application(Starlette):
                 *feed.ROUTES,
                 *listeners.routes(lags),
                 *paths.ROUTES,
-                *extra,
+                *replications.ROUTES,
             ]
         )
+        self.endpoints: Router[Endpoint] = Router([*own, *faces])
 
     def build_middleware_stack(self) -> ASGIApp:
         """No layers: errors are answered in one place, and the hot path stays short."""

@@ -140,7 +140,9 @@ async def _content(call: Call, place: _Place) -> Content:
     if upload is None:
         given = Given(sha256=said.sha256, md5=said.md5, length=length)
         most = call.services.limits.attachment_bytes_max
-        return await body_through(call, lambda body: blobs.receive(body, length=length, announced=given), most)
+        return await body_through(
+            call, lambda body: blobs.receive(body, length=length, announced=given, name=place.name), most
+        )
     if call.has_body:
         raise BadRequest("A body and an upload are two contents.", hint="Send one of the two.")
     given = Given(sha256=said.sha256, md5=said.md5, upload=upload)

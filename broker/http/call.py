@@ -23,6 +23,7 @@ from feeds import Barrel, Outcome, Token
 from feeds.attachments.given import INLINE_TEXT_MAX
 from feeds.body import is_too_large
 from feeds.errors import BadRequest, Timeout, TooLarge
+from listeners.nested import Nest
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
@@ -117,6 +118,14 @@ class Call:
     def barrel(self) -> Barrel:
         """The barrel that the path names; NotFound. Access is the caller's to ask, with the path it needs."""
         return self.services.store.barrel(self.param("barrel"))
+
+    @property
+    def nest(self) -> Nest:
+        """The peers around."""
+        nest = self.services.nest
+        if nest is None:
+            raise BadRequest("This service knows no peers.", hint="Its setting `peers` names them.")
+        return nest
 
     def token(self, verb: str, barrel: str, id: str, body: bytes) -> Token | None:
         """The client's `Idempotency-Key`, bound to what it asks for."""

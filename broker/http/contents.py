@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from broker.http.answers import Answer, AnyAnswer, Header, Streamed, revisions_in
 from broker.http.call import Call
@@ -36,11 +36,17 @@ class Found:
     read: Callable[[int, int], Iterator[bytes]]
     more: tuple[Header, ...] = ()
     cache: bytes = FRESH
+    tagged_by: Literal["sha256", "md5"] = "sha256"
+
+    @property
+    def digest(self) -> str:
+        """What it is called in tags: the same bytes have the same, wherever they are attached."""
+        return self.content.md5 if self.tagged_by == "md5" else self.content.digest
 
     @property
     def tag(self) -> bytes:
-        """Its entity tag: the same bytes have the same, wherever they are attached."""
-        return b'"%b"' % self.content.digest.encode()
+        """Its entity tag."""
+        return b'"%b"' % self.digest.encode()
 
 
 async def content_answer(call: Call, found: Found) -> AnyAnswer:
@@ -48,9 +54,9 @@ async def content_answer(call: Call, found: Found) -> AnyAnswer:
     content = found.content
     headers: list[Header] = [(b"etag", found.tag), (b"cache-control", found.cache), *found.more]
     expected, held = call.header(b"if-match"), call.header(b"if-none-match")
-    if expected is not None and not _names(expected, content.digest):
-        raise PreconditionFailed(f"The attachment is {content.digest} now.")
-    if held is not None and _names(held, content.digest):
+    if expected is not None and not _names(expected, found.digest):
+        raise PreconditionFailed(f"The attachment is {found.digest} now.")
+    if held is not None and _names(held, found.digest):
         return Answer(304, b"", headers)
     part = None
     if call.method == "GET":

@@ -9,19 +9,29 @@ from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import quote
 
+import msgspec
+
 from broker.http.answers import Answer, AnyAnswer, Header, encode_json, etag, revisions_in
 from broker.http.call import Call
 from broker.http.endpoint import route
 from broker.http.intake import body_through
+from broker.http.nested import READ_OPTIONS, WRITE_OPTIONS, read_search, whose_headers, write_reach
 from broker.http.related import RELATED, boundary_of, read_related
 from broker.http.with_contents import inlined_answer, related_answer, wants_related
-from feeds import Barrel, Token, Write, Written
+from broker.nested import PARTLY, not_kept, shown
+from feeds import Barrel, Document, Token, Write, Written
 from feeds.attachments.given import INLINE_TEXT_MAX
-from feeds.errors import BadRequest, Conflict, NotFound, PreconditionFailed, SpileError
+from feeds.errors import BadRequest, Conflict, Deleted, NotFound, PreconditionFailed, SpileError
 from feeds.paths import id_levels
+from listeners.nested import ReadTold, Search, WriteTold
+from listeners.nested.seeking import not_found
 
 # Larger bodies take milliseconds to check: on a thread, so that nobody else waits for it.
 _CHECKED_INLINE_BYTES_MAX: Final = 32 << 10
+
+
+class _Head(msgspec.Struct):
+    rev: str = msgspec.field(name="_rev")
 
 
 async def put_document(call: Call) -> Answer:
@@ -96,17 +106,38 @@ async def get_document(call: Call) -> AnyAnswer:
     options = call.options()
     rev = options.text("rev")
     revs, conflicts, history = (options.flag(option) for option in ("revs", "conflicts", "history"))
-    document = await call.in_thread(lambda: barrel.get(id, rev=rev, revs=revs, conflicts=conflicts, history=history))
+    inlined = options.flag("attachments")
+    related = wants_related(call.header(b"accept"))
+    search = read_search(options, here_only=conflicts or history or inlined or related)
+
+    def read() -> Document:
+        return barrel.get(id, rev=rev, revs=revs, conflicts=conflicts, history=history)
+
     headers: list[Header] = [(b"vary", b"accept")]
+    try:
+        document = await call.in_thread(read)
+    except Deleted:
+        raise
+    except NotFound:
+        if search is None:
+            raise
+        told = await _found_elsewhere(call, barrel, id, rev, search)
+        headers += whose_headers(told)
+        if not told.kept:
+            if conflicts or history or inlined or related:
+                raise not_kept(told) from None
+            doc = shown(told, revs)
+            return Answer(200, doc, [*headers, (b"etag", etag(msgspec.json.decode(doc, type=_Head).rev))])
+        document = await call.in_thread(read)
     if not conflicts and not history:
         # Both can change while the winner stays: no entity tag, no 304.
         held = call.header(b"if-none-match")
-        if wants_related(call.header(b"accept")):
+        if related:
             return await related_answer(call, barrel, document.json(), headers)
         headers.append((b"etag", etag(document.rev)))
         if held is not None and _matches(held, document.rev):
             return Answer(304, b"", headers)
-    if options.flag("attachments"):
+    if inlined:
         return await inlined_answer(call, barrel, document.json(), headers)
     return Answer(200, document.json(), headers)
 
@@ -157,14 +188,42 @@ async def _related(call: Call, barrel: Barrel, boundary: str, put: Callable[[byt
 
 
 async def _write(call: Call, barrel: Barrel, write: Write, token: Token | None, conditional: bool) -> Answer:
+    reach = write_reach(call.options())
+    if reach is None:
+        return _written_answer(await _written(call, barrel, write, token, conditional))
+    with call.nest.place():
+        written = await _written(call, barrel, write, token, conditional)
+        told = await call.nest.pass_on(barrel, written.id, written.rev, reach)
+    return _written_answer(written, told)
+
+
+def _written_answer(written: Written, told: WriteTold | None = None) -> Answer:
+    answer, status = written_json(written), 201 if written.created else 200
+    if told is not None:
+        answer["p2p"] = told
+        status = status if told.complete else PARTLY
+    return Answer(status, encode_json(answer), [(b"etag", etag(written.rev))])
+
+
+async def _written(call: Call, barrel: Barrel, write: Write, token: Token | None, conditional: bool) -> Written:
     write = await absorbed(call, barrel, write)
     try:
-        written = await submit_one(call, barrel, write, token)
+        return await submit_one(call, barrel, write, token)
     except (Conflict, NotFound) as error:
         if conditional:
             raise PreconditionFailed(f"The document is not at the revision required: {error.reason}") from error
         raise
-    return Answer(201 if written.created else 200, encode_json(written_json(written)), [(b"etag", etag(written.rev))])
+
+
+async def _found_elsewhere(call: Call, barrel: Barrel, id: str, rev: str | None, search: Search) -> ReadTold:
+    """The document from a peer; NotFound tells who was asked."""
+    if search.keep:
+        call.allow("write", barrel.name, document_path(id))
+    with call.nest.place():
+        told = await call.nest.look_further(barrel, id, rev, search)
+    if not isinstance(told.doc, msgspec.Raw):
+        raise not_found(id, told)
+    return told
 
 
 async def _checked(call: Call, body: bytes, check: Callable[[], Write]) -> Write:
@@ -201,11 +260,12 @@ def _matches(header: str, rev: str) -> bool:
 
 
 _PLACE: Final = "/barrels/{barrel}/docs/{id...}"
+_READ: Final = ("rev", "revs", "conflicts", "history", "attachments")
 
 ROUTES = [
-    route("POST", "/barrels/{barrel}/docs", "create_document", create_document),
-    route("GET", _PLACE, "get_document", get_document, ("rev", "revs", "conflicts", "history", "attachments")),
-    route("PUT", _PLACE, "put_document", put_document, ("rev", "update"), streams=RELATED),
-    route("PATCH", _PLACE, "patch_document", patch_document, ("rev",)),
-    route("DELETE", _PLACE, "delete_document", delete_document, ("rev",)),
+    route("POST", "/barrels/{barrel}/docs", "create_document", create_document, WRITE_OPTIONS),
+    route("GET", _PLACE, "get_document", get_document, (*_READ, *READ_OPTIONS)),
+    route("PUT", _PLACE, "put_document", put_document, ("rev", "update", *WRITE_OPTIONS), streams=RELATED),
+    route("PATCH", _PLACE, "patch_document", patch_document, ("rev", *WRITE_OPTIONS)),
+    route("DELETE", _PLACE, "delete_document", delete_document, ("rev", *WRITE_OPTIONS)),
 ]

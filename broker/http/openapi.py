@@ -10,8 +10,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from broker.http.endpoint import Endpoint, Route
+from broker.http.openapi_nested import OPTIONS as NESTED_OPTIONS
+from broker.http.openapi_nested import SCHEMAS as NESTED_SCHEMAS
 from broker.http.openapi_operations import OPERATIONS, Operation
-from broker.http.openapi_schemas import CONDITIONS, OPTIONS, PARAMETERS, SCHEMAS, error_response, ref
+from broker.http.openapi_parameters import CONDITIONS, OPTIONS, PARAMETERS
+from broker.http.openapi_replications import SCHEMAS as REPLICATION_SCHEMAS
+from broker.http.openapi_schemas import SCHEMAS
+from broker.http.openapi_shapes import error_response, ref
 
 _PARAM: Final = re.compile(r"\{(\w+)(?:\.\.\.)?\}")
 
@@ -41,7 +46,7 @@ def describe(routes: Iterable[Route], version: str) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
-            "schemas": SCHEMAS,
+            "schemas": {**SCHEMAS, **REPLICATION_SCHEMAS, **NESTED_SCHEMAS},
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"token": []}],
@@ -66,7 +71,7 @@ def _operation(template: str, endpoint: Endpoint, said: Operation) -> dict[str, 
 
 
 def _option(name: str, of: str) -> dict[str, Any]:
-    schema, about = OPTIONS.get(f"{of}.{name}") or OPTIONS[name]
+    schema, about = OPTIONS.get(f"{of}.{name}") or OPTIONS.get(name) or NESTED_OPTIONS[name]
     shown: dict[str, Any] = {"name": name, "in": "query", "required": False, "schema": schema, "description": about}
     if schema.get("type") == "array":
         shown |= {"style": "form", "explode": True}

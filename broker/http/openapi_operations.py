@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from broker.http.openapi_nested import P2P_READ_IN, P2P_WRITE_IN
+from broker.http.openapi_replications import REPLICATION_IN
 from broker.http.openapi_schemas import (
     ASK_IN,
     BINARY,
@@ -16,8 +18,8 @@ from broker.http.openapi_schemas import (
     READ_IN,
     RESOLUTION_IN,
     REVS_IN,
-    ref,
 )
+from broker.http.openapi_shapes import ref
 
 _JSON: Final = "application/json"
 _BYTES: Final = "application/octet-stream"
@@ -57,6 +59,7 @@ _WRITE: Final = {
 _WRITTEN: Final[Answers] = {
     200: ("A new revision of a living document, or the same as before.", {_JSON: "Written"}),
     201: ("The document lives from now on.", {_JSON: "Written"}),
+    202: ("It is written, and fewer have it than `p2p_write` asked for.", {_JSON: "Written"}),
 }
 _KEYED: Final = ("Idempotency-Key",)
 _CHANGES: Final[Answers] = {
@@ -67,13 +70,14 @@ _CHANGES: Final[Answers] = {
 }
 _CHANGES_ERRORS: Final = {**_BARREL_MISSING, 410: "The position is of another epoch, or outside of the log."}
 
+_NO_REPLICATION: Final = {404: "There is no such replication."}
 _UNREADABLE: Final = {500: "An attachment is damaged."}
 _CONTENT: Final[Answers] = {
     200: ("The content.", {"*/*": None}),
     206: ("A part of it.", {"*/*": None}),
     304: ("It is what If-None-Match holds.", {}),
 }
-_NO_UPLOAD: Final = {404: "There is no such barrel, or no such upload of yours."}
+_NO_UPLOAD: Final = {404: "There is no such upload of yours in a barrel of this name."}
 
 OPERATIONS: Final[dict[str, Operation]] = {
     "welcome": Operation("service", "Who answers here, and which version", _json("Welcome")),
@@ -166,6 +170,20 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _KEYED,
         RESOLUTION_IN,
     ),
+    "p2p_write": Operation(
+        "replication",
+        "Pass on a revision that is here, to peers and by them to theirs",
+        _json("PassedOn", "Who has it now, and who not and why."),
+        {**_MISSING, 413: "Too much was asked for."},
+        body=P2P_WRITE_IN,
+    ),
+    "p2p_read": Operation(
+        "replication",
+        "Look for a document here, at peers, and by them at theirs",
+        _json("LookedUp", "With `doc` if somebody has it, `deleted` if somebody knows that it was deleted."),
+        {**_BARREL_MISSING, 413: "Too much was asked for."},
+        body=P2P_READ_IN,
+    ),
     "get_many": Operation(
         "documents",
         "Read many documents",
@@ -223,6 +241,14 @@ OPERATIONS: Final[dict[str, Operation]] = {
         _CONTENT,
         {404: "No document of the barrel has it.", **_UNREADABLE, 412: "It is another.", 416: "Outside of it."},
         ("Range", "If-Range", "If-Match-Read", "If-None-Match-Read"),
+        options_of="blob",
+    ),
+    "list_uploads": Operation(
+        "attachments",
+        "Your uploads, the oldest first",
+        _json("Uploads"),
+        _BARREL_MISSING,
+        options_of="uploads",
     ),
     "start_upload": Operation(
         "attachments",
@@ -290,6 +316,34 @@ OPERATIONS: Final[dict[str, Operation]] = {
         "Forget where a listener stands, so that it begins anew",
         _json("Forgotten"),
         {404: "There is no such listener.", 409: "It is connected, and would store its place again."},
+    ),
+    "create_replication": Operation(
+        "replication",
+        "Have a replication run from now on, or run it once and wait",
+        {
+            200: ("It is there already; or it has ended, with `wait`.", {_JSON: "Replication"}),
+            201: ("It is kept from now on.", {_JSON: "Replication"}),
+        },
+        {404: "There is no such barrel (`wait`).", 413: "There are as many as there may be."}
+        | {409: "Others write its checkpoints (`wait`).", 502: "An end is no peer (`wait`).", 504: "It is silent."},
+        body=REPLICATION_IN,
+    ),
+    "list_replications": Operation("replication", "Every replication, the oldest first", _json("Replications")),
+    "get_replication": Operation("replication", "How a replication stands", _json("Replication"), _NO_REPLICATION),
+    "cancel_replication": Operation(
+        "replication", "Cancel a replication, and forget it", _json("Replication"), _NO_REPLICATION
+    ),
+    "pause_replication": Operation(
+        "replication",
+        "Let a replication rest",
+        _json("Replication"),
+        {**_NO_REPLICATION, 409: "It has ended."},
+    ),
+    "resume_replication": Operation(
+        "replication",
+        "Have a replication run: at once where it waits, again where it has ended",
+        _json("Replication"),
+        _NO_REPLICATION,
     ),
     "find": Operation(
         "documents", "Find documents by what stands under a path", _json("Found"), _BARREL_MISSING, options_of="find"

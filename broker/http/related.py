@@ -17,6 +17,7 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 
 from broker.http.disposition import disposition
+from broker.http.inflating import Inflating
 from feeds import Barrel, Write
 from feeds.attachments.given import Given
 from feeds.attachments.stubs import Content, Stub
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 RELATED: Final = "multipart/related"
 _HINT: Final = "Send the document first, and a part for each attachment with `follows`, in the document's order."
+_GZIP: Final = "gzip"
 _AS_IS: Final = ("", "binary", "8bit", "7bit", "identity")
 
 
@@ -52,14 +54,21 @@ def boundary_of(content_type: str | None) -> str | None:
 
 
 def read_related(
-    body: Iterable[bytes], boundary: str, barrel: Barrel, prepare: Callable[[bytes], Write], text_bytes_max: int
+    body: Iterable[bytes],
+    boundary: str,
+    barrel: Barrel,
+    prepare: Callable[[bytes], Write],
+    text_bytes_max: int,
+    inflated_bytes_max: int = 0,
 ) -> Related:
     """Take a body in, storing its contents; `prepare` makes a write of the document's text. Blocks.
+
+    Parts that come compressed (gzip) are taken where they may have `inflated_bytes_max`, and stored plain.
 
     Raises what is wrong with it, after which nothing of the part that was coming in is left; contents that were
     complete by then are given up by the collector, as no document names them.
     """
-    parts = _Parts(barrel, prepare, text_bytes_max)
+    parts = _Parts(barrel, prepare, text_bytes_max, inflated_bytes_max)
     try:
         parser = MultipartParser(boundary.encode(), parts.callbacks())
         for piece in body:
@@ -74,7 +83,9 @@ def read_related(
 class _Parts:
     """What the parser finds, part by part."""
 
-    def __init__(self, barrel: Barrel, prepare: Callable[[bytes], Write], text_bytes_max: int) -> None:
+    def __init__(
+        self, barrel: Barrel, prepare: Callable[[bytes], Write], text_bytes_max: int, inflated_bytes_max: int
+    ) -> None:
         self._blobs = barrel.store.blobs
         self._prepare = prepare
         self._text_bytes_max = text_bytes_max
@@ -86,6 +97,8 @@ class _Parts:
         self._follows: dict[str, Content] = {}
         self._name = ""
         self._incoming: Incoming | None = None
+        self._inflated_bytes_max = inflated_bytes_max
+        self._inflating: Inflating | None = None
         self._is_ended = False
 
     def callbacks(self) -> MultipartCallbacks:
@@ -126,6 +139,9 @@ class _Parts:
         self._field = self._value = b""
 
     def headers_finished(self) -> None:
+        is_compressed = self._head.get("content-encoding", "").lower() == _GZIP and self._inflated_bytes_max > 0
+        if is_compressed and self._write is not None:
+            del self._head["content-encoding"]
         for name in ("content-encoding", "content-transfer-encoding"):
             if self._head.get(name, "").lower() not in _AS_IS:
                 raise BadRequest(
@@ -137,8 +153,13 @@ class _Parts:
         if given.content_type is None and "content-type" in self._head:
             self._set(self._name, replace(given, content_type=self._head["content-type"]))
         self._incoming = self._blobs.contents.begin(given.length)
+        self._inflating = Inflating(self._name, self._inflated_bytes_max) if is_compressed else None
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
+        if self._incoming is not None and self._inflating is not None:
+            for piece in self._inflating.plain(data[start:end]):
+                self._incoming.write(piece)
+            return
         if self._incoming is not None:
             with memoryview(data) as view:
                 self._incoming.write(view[start:end])
@@ -153,6 +174,8 @@ class _Parts:
             named = (self._write.attachments or {}).items()
             self._awaited = {name: each for name, each in named if each is not None and each.follows}
             return
+        if self._inflating is not None:
+            self._inflating.end()
         stored = self._incoming.finish()
         self._incoming = None
         given = self._awaited.pop(self._name)
@@ -179,19 +202,25 @@ class _Parts:
 def write_related(
     doc: bytes, stubs: dict[str, Stub], read: Callable[[str], Iterator[bytes]], boundary: bytes
 ) -> Iterator[bytes]:
-    """The body of an answer: the document's JSON, and the contents of these attachments, in order. Blocks."""
-    yield b"--%b\r\nContent-Type: application/json\r\n\r\n%b" % (boundary, doc)
+    """The body of an answer: the document's JSON, and the contents of these attachments, in order. Blocks.
+
+    What stands before a content comes with its first piece, so that one that cannot be read spoils nothing before.
+    """
+    head = b"--%b\r\nContent-Type: application/json\r\n\r\n%b" % (boundary, doc)
     for name, stub in stubs.items():
         sha256 = stub.sha256
         assert sha256 is not None and isinstance(stub.length, int)
-        yield b"\r\n--%b\r\nContent-Disposition: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (
+        head += b"\r\n--%b\r\nContent-Disposition: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (
             boundary,
             disposition("attachment", name),
             str(stub.content_type).encode("latin-1"),
             stub.length,
         )
-        yield from read(sha256)
-    yield b"\r\n--%b--\r\n" % boundary
+        pieces = read(sha256)
+        yield head + next(pieces, b"")
+        yield from pieces
+        head = b""
+    yield head + b"\r\n--%b--\r\n" % boundary
 
 
 def new_boundary() -> bytes:

@@ -15,7 +15,9 @@ from prometheus_client import CollectorRegistry
 from broker.health import Parts
 from broker.lags import Lags
 from broker.regulation import Regulator
+from broker.replication.tasks import Tasks
 from feeds import Store
+from listeners.nested import Nest
 from listeners.stream.service import StreamService
 
 Verb = Literal["read", "write", "admin"]
@@ -49,6 +51,11 @@ class OpenAccess:
 
     def decide(self, who: str, verb: Verb, barrel: str, path: str) -> None:
         """Always yes."""
+
+
+def anyone(name: str, password: str) -> str | None:
+    """A cookie for everyone, where everyone may do everything: it is looked at by nobody."""
+    return "everyone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,3 +104,9 @@ class Services:
     lags: Lags | None = None
     """How far everyone is behind, where it is told elsewhere too."""
     regulator: Regulator = field(default_factory=Regulator)
+    nest: Nest | None = None
+    """The peers that nested calls go to."""
+    sign_in: Callable[[str, str], str | None] = anyone
+    """A cookie for who gives this name and password, None where they are wrong."""
+    replications: Tasks | None = None
+    """Those that the service runs, where it does."""

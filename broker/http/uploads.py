@@ -3,6 +3,9 @@
 The requests and headers are those of the IETF's draft on resumable uploads for HTTP (`Upload-Offset`,
 `Upload-Complete`, `Upload-Length`), but for its interim answers, which ASGI cannot send. What becomes of a finished
 upload is said elsewhere: a document names it, or a request that puts an attachment.
+
+An upload is its caller's alone. One that is begun for a document (`doc`) asks for the right to write that, any other
+for the right to write the whole barrel; and so does whatever is done with it later.
 """
 
 from __future__ import annotations
@@ -11,31 +14,37 @@ import asyncio
 import hashlib
 from base64 import b64encode
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
 
 import http_sf
 
-from broker.http.answers import Answer, Header, encode_json
+from broker.http.answers import Answer, Header, encode_json, json_answer
 from broker.http.call import Call
 from broker.http.digests import OF_CONTENT, OF_PART, OF_WHOLE, Announced, announced
+from broker.http.documents import document_path
 from broker.http.endpoint import route
 from broker.http.errors import error_answer
 from broker.http.intake import body_through, in_place
 from feeds import Barrel
 from feeds.attachments.given import Given
 from feeds.attachments.stubs import SHA256
-from feeds.attachments.uploads import Uploads
+from feeds.attachments.uploads import PAGE_MAX, Begun, Uploads
+from feeds.body import check_id
 from feeds.errors import BadRequest, Conflict, NotFound, TooLarge
 
 CHECKED_BYTES_MAX: Final = 8 << 20
 """A part with a digest of its own is checked before any of it is taken, and so is in memory."""
+_LIMIT: Final = 100
 _LENGTH_MAX: Final = 10**15  # what structured fields can tell
 
 
 async def start_upload(call: Call) -> Answer:
-    """Begin one, and take what comes with the request. `Upload-Length` and `Repr-Digest` bind it from now on."""
-    barrel, uploads = _barrel(call)
+    """Begin one, and take what comes with the request. `Upload-Length` and `Repr-Digest` bind it from now on, and so
+    does `doc`, the id of the document that it is for; by its `label` the client finds it again."""
+    barrel, doc = _of_document(call)
+    label = call.options().text("label")
     complete = _complete(call)
     length = _number(call, b"upload-length")
     if complete and call.header(b"content-length") is not None:
@@ -47,7 +56,9 @@ async def start_upload(call: Call) -> Answer:
     if not complete and said.sha256 is None and said.md5 is not None:
         raise BadRequest("An upload is announced with its sha-256.", hint="Send an md5 with the last part.")
     digest = None if said.sha256 is None else SHA256 + said.sha256
-    upload = await call.in_step(lambda: uploads.start(barrel.key, call.who, length=length, digest=digest))
+    upload = await call.in_step(
+        lambda: _uploads(barrel).start(barrel.key, call.who, length=length, digest=digest, doc=doc, label=label)
+    )
     try:
         if call.has_body:
             await _append(call, barrel, upload.id, 0, said if complete else None)
@@ -60,9 +71,21 @@ async def start_upload(call: Call) -> Answer:
     return await _told(call, barrel, upload.id, 201)
 
 
+async def list_uploads(call: Call) -> Answer:
+    """The caller's own that were not given up, or those for the document `doc`: the oldest first, a page of them."""
+    barrel, doc = _of_document(call)
+    options = call.options()
+    limit = options.number("limit", least=1, most=PAGE_MAX) or _LIMIT
+    after = options.text("after") or ""
+    who = call.who
+    found = await call.in_thread(lambda: _uploads(barrel).page(barrel.key, who, doc=doc, after=after, limit=limit))
+    following = found[-1].id if len(found) == limit else None
+    return json_answer({"results": [_listed(each) for each in found], "next": following})
+
+
 async def tell_upload(call: Call) -> Answer:
     """How far it is: `Upload-Offset` is where the next part begins."""
-    barrel, _ = _barrel(call)
+    barrel = await _of_upload(call)
     return await _told(call, barrel, call.param("upload"))
 
 
@@ -71,7 +94,7 @@ async def append_upload(call: Call) -> Answer:
 
     What came of a part that was cut off stays, and is gone on with.
     """
-    barrel, _ = _barrel(call)
+    barrel = await _of_upload(call)
     id, offset, complete = call.param("upload"), _number(call, b"upload-offset"), _complete(call)
     if offset is None:
         raise BadRequest("Where the part begins is not said.", hint="Send Upload-Offset: HEAD tells where it is.")
@@ -94,17 +117,39 @@ async def append_upload(call: Call) -> Answer:
 
 async def abort_upload(call: Call) -> Answer:
     """Give it up."""
-    barrel, uploads = _barrel(call)
+    barrel = await _of_upload(call)
     id = call.param("upload")
-    await call.in_step(uploads.abort, barrel.key, id, call.who)
+    await call.in_step(_uploads(barrel).abort, barrel.key, id, call.who)
     return Answer(200, encode_json({"aborted": id}))
 
 
-def _barrel(call: Call) -> tuple[Barrel, Uploads]:
-    name = call.param("barrel")
-    call.allow("write", name)
-    barrel = call.services.store.barrel(name)
-    return barrel, _uploads(barrel)
+def _of_document(call: Call) -> tuple[Barrel, str | None]:
+    """The barrel, and the document that the request is for, where it is for one alone."""
+    name, doc = call.param("barrel"), call.options().text("doc")
+    if doc is not None:
+        check_id(doc)
+    _allow(call, doc)
+    return call.services.store.barrel(name), doc
+
+
+async def _of_upload(call: Call) -> Barrel:
+    """The barrel of the caller's own upload, which may still be gone on with. To others it is not there, and neither
+    is the barrel."""
+    name, id, who = call.param("barrel"), call.param("upload"), call.who
+    try:
+        barrel = call.services.store.barrel(name)
+        begun = await call.in_thread(_uploads(barrel).find, barrel.key, id, who)
+    except NotFound:
+        raise NotFound(
+            f"You have no upload {id[:128]!r} in {name[:128]!r}",
+            hint="Start one; after a day without a word it is given up.",
+        ) from None
+    _allow(call, begun.doc)
+    return barrel
+
+
+def _allow(call: Call, doc: str | None) -> None:
+    call.allow("write", call.param("barrel"), "#" if doc is None else document_path(doc))
 
 
 def _uploads(barrel: Barrel) -> Uploads:
@@ -147,7 +192,7 @@ async def _finish(call: Call, barrel: Barrel, id: str, said: Announced) -> None:
     elif said.md5 is not None:
         digest = f"md5-{said.md5}"
     content = await in_place(call, lambda: uploads.finish(barrel.key, id, who, digest=digest))
-    Given(sha256=said.sha256, md5=said.md5).check("upload", content)  # also of one that was finished before
+    Given(sha256=said.sha256, md5=said.md5).check(None, content)  # also of one that was finished before
 
 
 async def _told(call: Call, barrel: Barrel, id: str, status: int = 200) -> Answer:
@@ -155,6 +200,8 @@ async def _told(call: Call, barrel: Barrel, id: str, status: int = 200) -> Answe
     upload = await in_place(call, lambda: _uploads(barrel).get(barrel.key, id, who))
     told: dict[str, Any] = {"upload": id, "size": upload.size, "length": upload.length}
     told["complete"] = upload.content is not None
+    if upload.doc is not None:
+        told["doc"] = upload.doc
     if upload.content is not None:
         told |= {"digest": upload.content.digest, "md5": upload.content.md5}
     headers: list[Header] = [
@@ -168,6 +215,12 @@ async def _told(call: Call, barrel: Barrel, id: str, status: int = 200) -> Answe
     if status == 201:
         headers.append((b"location", f"/barrels/{quote(barrel.name, safe='')}/uploads/{quote(id)}".encode()))
     return Answer(status, encode_json(told), headers)
+
+
+def _listed(begun: Begun) -> dict[str, Any]:
+    told: dict[str, Any] = {"upload": begun.id, "length": begun.length, "complete": begun.is_finished}
+    told |= {name: value for name, value in (("doc", begun.doc), ("label", begun.label)) if value is not None}
+    return told | {"touched": datetime.fromtimestamp(begun.touched, UTC).isoformat(timespec="seconds")}
 
 
 def _check_part(data: bytes, said: Announced) -> None:
@@ -212,10 +265,12 @@ def _item(call: Call, name: bytes) -> Any:
     return found[0]
 
 
+_ALL: Final = "/barrels/{barrel}/uploads"
 _WHERE: Final = "/barrels/{barrel}/uploads/{upload}"
 
 ROUTES = [
-    route("POST", "/barrels/{barrel}/uploads", "start_upload", start_upload, streams=""),
+    route("GET", _ALL, "list_uploads", list_uploads, ("doc", "limit", "after")),
+    route("POST", _ALL, "start_upload", start_upload, ("doc", "label"), streams=""),
     route("GET", _WHERE, "tell_upload", tell_upload),
     route("PATCH", _WHERE, "append_upload", append_upload, streams=""),
     route("DELETE", _WHERE, "abort_upload", abort_upload),

@@ -12,8 +12,11 @@ from broker.http.call import Call
 from broker.http.outflow import Pieces
 from broker.http.related import RELATED, new_boundary, write_related
 from feeds import Barrel
+from feeds.attachments.blobs import MENDED_BY
 from feeds.attachments.given import INLINE_BYTES_MAX
 from feeds.attachments.stubs import Stub
+from feeds.errors import BadChecksum
+from feeds.faults import shown
 
 _JSON: Final = "application/json"
 _stubs = msgspec.json.Decoder(dict[str, Stub]).decode
@@ -36,10 +39,14 @@ async def inlined_answer(call: Call, barrel: Barrel, doc: bytes, headers: list[H
 
 
 async def related_answer(call: Call, barrel: Barrel, doc: bytes, headers: list[Header]) -> AnyAnswer:
-    """The document as `multipart/related`, the contents of all its attachments behind it."""
+    """The document as `multipart/related`, the contents of all its attachments behind it.
+
+    One that is known to be damaged is told before anything is sent; what turns out on the way cuts the connection.
+    """
     stubs = _stubs(msgspec.json.decode(doc, type=_Attached).stubs)
     there = {name: stub for name, stub in stubs.items() if stub.sha256 is not None}
     if there:
+        await call.in_thread(_refuse_damaged, barrel, there)
         whole: dict[str, Any] = msgspec.json.decode(doc)
         for name in there:
             told = whole["_attachments"][name]
@@ -50,6 +57,15 @@ async def related_answer(call: Call, barrel: Barrel, doc: bytes, headers: list[H
     pieces = write_related(doc, there, lambda sha256: barrel.store.blobs.read(sha256), boundary)
     kind = f'{RELATED}; type="{_JSON}"; boundary="{boundary.decode()}"'
     return await _streamed(call, pieces, kind, headers)
+
+
+def _refuse_damaged(barrel: Barrel, stubs: dict[str, Stub]) -> None:
+    found = barrel.store.blobs.rows.find(str(stub.sha256) for stub in stubs.values())
+    for name, stub in stubs.items():
+        if (blob := found.get(str(stub.sha256))) is not None and blob.is_damaged:
+            raise BadChecksum(
+                f"The content {blob.content.digest} of {shown(name)} is damaged", hint=MENDED_BY, digest=stub.digest
+            )
 
 
 def wants_related(accept: str | None) -> bool:

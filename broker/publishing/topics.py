@@ -100,14 +100,15 @@ class BarrelTopics:
         if entry.purged:
             if self._retain:
                 found.append(self.clear(entry.id))
+            if entry.conflicts_changed:
+                found.extend(self._conflicts(entry))
             found.extend(self._left(entry, wanted))
             return found
         levels = id_levels(entry.id)
         if self.publishes("_id/" + levels):
             found.extend(self._id_messages(entry, levels))
-        if entry.conflicts_changed and self.publishes("_conflicts/" + levels):
-            told = ConflictMessage(entry.seq, entry.id, entry.rev, entry.conflicts)
-            found.append(Message(f"{self.base}/_conflicts/{levels}", _Lazy(told), ID_QOS))
+        if entry.conflicts_changed:
+            found.extend(self._conflicts(entry))
         found.extend(self._standing(entry, wanted))
         found.extend(self._left(entry, wanted))
         return found
@@ -145,6 +146,12 @@ class BarrelTopics:
     def wanted(self, wants: Wants) -> Wanted:
         """What to ask about keys while a page is told."""
         return Wanted(self.base, wants, self._first)
+
+    def _conflicts(self, entry: LogEntry) -> Iterator[Message]:
+        levels = id_levels(entry.id)
+        if self.publishes("_conflicts/" + levels):
+            told = ConflictMessage(entry.seq, entry.id, entry.rev, entry.conflicts)
+            yield Message(f"{self.base}/_conflicts/{levels}", _Lazy(told), ID_QOS)
 
     def _id_messages(self, entry: LogEntry, levels: str) -> Iterator[Message]:
         if entry.body is None and not entry.deleted:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from broker.election import Election
 from broker.external import ExternalBroker
 from broker.health import PartHealth
 from broker.mqtt.contract import Message, Publisher
-from broker.publishing.election import Election
 from broker.publishing.publisher import LogPublisher
 from feeds.errors import Unavailable
 from feeds.storage.locks import Fence, LockLost

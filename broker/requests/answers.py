@@ -11,6 +11,7 @@ import msgspec
 
 from feeds import Written
 from feeds.errors import SpileError, TooLarge
+from listeners.nested import WriteTold
 
 _REASON_CHARACTERS_MAX = 1_000  # a reason may quote a key or an id that is as long as the request was
 
@@ -27,17 +28,21 @@ def written_fields(written: Written) -> dict[str, Any]:
     return told
 
 
-def accepted(written: Written, token: str | None) -> bytes:
-    """`{id, rev, seq, repeated?, unchanged?, token?}`."""
+def accepted(written: Written, token: str | None, p2p: WriteTold | None = None) -> bytes:
+    """`{id, rev, seq, repeated?, unchanged?, p2p?, token?}`."""
     told = written_fields(written)
+    if p2p is not None:
+        told["p2p"] = p2p
     if token is not None:
         told["token"] = token
     return encode_json(told)
 
 
-def wrapped(key: str, value: bytes, token: str | None) -> bytes:
-    """`{"<key>": value, token?}` around a value that is JSON already."""
+def wrapped(key: str, value: bytes, token: str | None, p2p: dict[str, Any] | None = None) -> bytes:
+    """`{"<key>": value, p2p?, token?}` around a value that is JSON already."""
     end = b"}" if token is None else b',"token":%b}' % encode_json(token)
+    if p2p is not None:
+        end = b',"p2p":%b%b' % (encode_json(p2p), end)
     return b'{"%b":%b%b' % (key.encode(), value, end)
 
 

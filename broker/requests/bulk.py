@@ -29,33 +29,38 @@ async def bulk(serving: Serving, asked: Asked) -> Result:
 
     TooLarge before anything is written where the answer could not hold that all was accepted, and afterwards
     (with what became of them, counted) where long refusals make it too large.
+
+    What is replicated (`new_edits` is false) is idempotent by itself: its token is told back, and not kept.
     """
     serving.allow(asked, "write")
 
-    def prepare() -> tuple[Body, Prepared]:
+    def prepare() -> tuple[bool, Body, Prepared]:
         request = bulk_request(asked.payload, _Bulk)
-        return _body(asked.payload, request.token), _prepare(serving, request)
+        replicated = request.new_edits is False
+        return replicated, _body(asked.payload, request.token, replicated), _prepare(serving, request)
 
     written: list[Outcome] = []
     with serving.lanes.lane(asked.client.name) as lane:
         async with lane.turn:
-            body, prepared = await serving.checked(len(asked.payload), prepare)
+            replicated, body, prepared = await serving.checked(len(asked.payload), prepare)
             barrel = serving.barrel(asked)
             prepared = await all_with_contents(serving, asked, barrel, prepared)
             writes = [each for each in prepared if isinstance(each, Write)]
             future = None
             if writes:
-                token = body.bound(asked.client.name, "bulk", barrel.name, "")
+                token = None if replicated else body.bound(asked.client.name, "bulk", barrel.name, "")
                 lane.last = future = barrel.submit(writes, token=token)
         if future is not None:
             written = await serving.outcomes(asked, future)
     return _told(prepared, written, serving.limits.answer_bytes_max), body.token
 
 
-def _body(payload: bytes, token: Any) -> Body:
+def _body(payload: bytes, token: Any, replicated: bool) -> Body:
     """What the request's token is bound to: its fields, or its text where some document in it cannot be read."""
     if token is None or token is msgspec.UNSET:
         return Body({}, None)
+    if replicated:
+        return Body({}, checked_token(token))
     try:
         return read_body(payload)
     except BadRequest:

@@ -1,7 +1,6 @@
-"""What is called by name: the table of calls, and those that read: get, revs_diff, info, head.
+"""What is called by name: the table of calls, and those that tell of the barrel itself: info, head, identity.
 
-Bodies and results are those of HTTP. `blobs`, `bulk`, `conflicts`, `local`, `ranges` and `uploads` have modules of
-their own.
+Bodies and results are those of HTTP where it has the same. The others have modules of their own.
 """
 
 from __future__ import annotations
@@ -11,29 +10,20 @@ from typing import Final
 
 import msgspec
 
+from broker.requests.administering import create, purge
 from broker.requests.answers import encode_json, too_large, wrapped
-from broker.requests.blobs import blob_put, blob_range
+from broker.requests.blobs import blob_drop, blob_put, blob_range
 from broker.requests.bodies import Body
 from broker.requests.bulk import bulk
+from broker.requests.comparing import blobs_diff, revs_diff
 from broker.requests.conflicts import conflicts, resolve
 from broker.requests.local import local
+from broker.requests.many import get_many
+from broker.requests.nested import p2p_read, p2p_write
 from broker.requests.ranges import body_range
 from broker.requests.serving import Asked, Result, Serving
 from broker.requests.uploads import Uploads
-from feeds import Barrel, Document
-from feeds.errors import BadRequest, SpileError
-
-_READ_TOGETHER = 50  # so that an answer which is too large is noticed before all of it is in memory
-
-
-class _Wanted(msgspec.Struct, forbid_unknown_fields=True):
-    id: str
-    rev: str | None = None
-    revs: bool = False
-
-
-class _Get(msgspec.Struct, forbid_unknown_fields=True):
-    docs: list[_Wanted]
+from feeds.errors import BadRequest
 
 
 class _Nothing(msgspec.Struct, forbid_unknown_fields=True):
@@ -47,9 +37,12 @@ class Calls:
         self.uploads = Uploads(serving)
         self._serving = serving
         self._writing: dict[str, Callable[[Serving, Asked], Awaitable[Result]]] = {
+            "blob_drop": blob_drop,
             "blob_put": blob_put,
             "bulk": bulk,
+            "create": create,
             "local": local,
+            "purge": purge,
             "resolve": resolve,
             "body_put": self.uploads.take,
         }
@@ -76,20 +69,6 @@ class Calls:
             return await read(self._serving, asked, body), body.token
 
 
-async def _get(serving: Serving, asked: Asked, body: Body) -> bytes:
-    """Read `{docs: [{id, rev?, revs?}]}` in this order: `{doc}` each, or `{id, error, reason}`."""
-    serving.allow(asked, "read")
-    wanted = body.as_(_Get).docs
-    return await serving.in_thread(_read_many, serving.barrel(asked), wanted, serving.limits.answer_bytes_max)
-
-
-async def _revs_diff(serving: Serving, asked: Asked, body: Body) -> bytes:
-    """Which of the revisions in `{id: [rev, …]}` are not known here."""
-    serving.allow(asked, "read")
-    revisions = body.as_(dict[str, list[str]])
-    return encode_json(await serving.in_thread(serving.barrel(asked).revs_diff, revisions))
-
-
 async def _info(serving: Serving, asked: Asked, body: Body) -> bytes:
     """What is told about the barrel: counts, head, epoch, settings."""
     serving.allow(asked, "read")
@@ -105,44 +84,35 @@ async def _head(serving: Serving, asked: Asked, body: Body) -> bytes:
     return encode_json({"seq": await serving.in_thread(barrel.head), "epoch": barrel.epoch})
 
 
-def _read_many(barrel: Barrel, wanted: list[_Wanted], bytes_max: int) -> bytes:
-    results: list[bytes] = []
-    size = 0
-    for start in range(0, len(wanted), _READ_TOGETHER):
-        for result in _read_some(barrel, wanted[start : start + _READ_TOGETHER]):
-            results.append(result)
-            size += len(result) + 1
-            if size > bytes_max:
-                hint = 'Ask for fewer at a time, and for a large one in ranges: call "body".'
-                raise too_large(size, bytes_max, hint, exact=False, fitting=len(results) - 1)
-    return b'{"results":[' + b",".join(results) + b"]}"
-
-
-def _read_some(barrel: Barrel, wanted: list[_Wanted]) -> list[bytes]:
-    found: dict[int, Document | SpileError] = {}
-    for revs in (False, True):
-        places = [place for place, one in enumerate(wanted) if one.revs is revs]
-        if places:
-            asked_for = [(wanted[place].id, wanted[place].rev) for place in places]
-            found.update(zip(places, barrel.get_many(asked_for, revs=revs), strict=True))
-    return [_one_read(one, found[place]) for place, one in enumerate(wanted)]
-
-
-def _one_read(wanted: _Wanted, found: Document | SpileError) -> bytes:
-    if isinstance(found, Document):
-        return b'{"doc":' + found.json() + b"}"
-    rev = {"rev": wanted.rev} if wanted.rev is not None else {}
-    return encode_json({"id": wanted.id, **rev, **found.as_dict()})
+async def _identity(serving: Serving, asked: Asked, body: Body) -> bytes:
+    """Who this is, for replicators: `{service, store, barrel, epoch, seq, replicate_expiry}`."""
+    serving.allow(asked, "read")
+    body.as_(_Nothing)
+    info = await serving.in_thread(serving.barrel(asked).info)
+    return encode_json(
+        {
+            "service": "spile",
+            "store": serving.store.id,
+            "barrel": info.name,
+            "epoch": info.epoch,
+            "seq": info.seq,
+            "replicate_expiry": info.settings.replicate_expiry,
+        }
+    )
 
 
 _Reading = Callable[[Serving, Asked, Body], Awaitable[bytes]]
 
 _READING: Final[dict[str, _Reading]] = {
     "blob": blob_range,
+    "blobs_diff": blobs_diff,
     "body": body_range,
     "conflicts": conflicts,
-    "get": _get,
+    "get": get_many,
     "head": _head,
+    "identity": _identity,
     "info": _info,
-    "revs_diff": _revs_diff,
+    "p2p_read": p2p_read,
+    "p2p_write": p2p_write,
+    "revs_diff": revs_diff,
 }

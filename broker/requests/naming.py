@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from feeds.errors import BadRequest, Overloaded
 
 Key = tuple[str, str, str]  # client, barrel, name
-Purpose = tuple[str, int]  # digest, total
+Purpose = tuple[str, int, str | None]  # digest, total, the only document that may have it
 
 
 @dataclass(slots=True)
@@ -51,7 +51,7 @@ class Names:
         self._named[key] = named
         if named.purpose != purpose:
             raise BadRequest(
-                f"The upload {key[2]!r} was begun with another digest or total.",
+                f"The upload {key[2]!r} was begun with another digest, total or doc.",
                 hint="Give every upload a name of its own.",
             )
         named.used_at = now

@@ -35,6 +35,7 @@ from broker.requests.topics import (
 from broker.requests.writing import write
 from feeds import Store
 from feeds.errors import BadRequest, Forbidden, SpileError
+from listeners.nested import Nest
 from listeners.stream.service import StreamService
 
 log = logging.getLogger("spile.requests")
@@ -53,7 +54,7 @@ _ANSWERED: dict[str, tuple[Serve, str]] = {
 
 # What waits for the writer, as verbs and as calls by name.
 _WRITING = frozenset(("put", "set", "merge", "delete"))
-_WRITING_CALLS = frozenset(("bulk", "local", "body_put", "blob_put", "resolve"))
+_WRITING_CALLS = frozenset(("bulk", "local", "body_put", "blob_put", "create", "purge", "resolve"))
 
 
 def _writes(verb: str, rest: str) -> bool:
@@ -81,11 +82,12 @@ class RequestService:
         *,
         decide: Decide = _anyone,
         regulator: Regulator | None = None,
+        nest: Nest | None = None,
     ) -> None:
         self._answer = answer
         self._limits = limits
         self._regulator = regulator = regulator or Regulator()
-        self._serving = serving = Serving(store, readers, limits, decide, regulator)
+        self._serving = serving = Serving(store, readers, limits, decide, regulator, nest)
         self._streaming = streaming = Streaming(serving, streams, answer)
         self._calls = calls = Calls(serving)
         self._answered = {**_ANSWERED, "call": (calls.call, "result")}

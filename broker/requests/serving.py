@@ -20,6 +20,7 @@ from broker.requests.topics import Place
 from feeds import Barrel, Outcome, Store, Token, Write, Written
 from feeds.errors import SpileError
 from feeds.paths import id_levels
+from listeners.nested import Nest
 
 T = TypeVar("T")
 
@@ -54,9 +55,16 @@ class Serving:
     """The parts that requests are served with, and the few things that all of them do."""
 
     def __init__(
-        self, store: Store, readers: Executor, limits: RequestLimits, decide: Decide, regulator: Regulator
+        self,
+        store: Store,
+        readers: Executor,
+        limits: RequestLimits,
+        decide: Decide,
+        regulator: Regulator,
+        nest: Nest | None = None,
     ) -> None:
         self.store = store
+        self.nest = nest or Nest(store)
         self.limits = limits
         self.regulator = regulator
         self.lanes = Lanes()

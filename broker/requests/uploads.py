@@ -23,6 +23,7 @@ from broker.requests.bodies import read_body
 from broker.requests.serving import Asked, Prepared, Result, Serving, document_path
 from feeds import Outcome, Token, Write, Written
 from feeds.errors import BadRequest, Overloaded, SpileError, TooLarge
+from feeds.writes import same
 
 _Key = tuple[str, str, str]  # client, barrel, upload
 _Purpose = tuple[str, str, str, int]
@@ -30,7 +31,7 @@ _Purpose = tuple[str, str, str, int]
 
 class _Part(msgspec.Struct, forbid_unknown_fields=True):
     upload: Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
-    verb: Literal["put", "set", "merge"]
+    verb: Literal["put", "set", "merge", "replicate"]
     id: str
     digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
     offset: Annotated[int, msgspec.Meta(ge=0)]
@@ -227,8 +228,11 @@ def _prepare(asked: Asked, part: _Part, whole: bytes, token: str | None, bytes_m
         )
     if part.verb == "merge":
         write = Write.merge(part.id, whole, bytes_max=bytes_max)
+    elif part.verb == "replicate":
+        write = Write.replicate(whole, bytes_max=bytes_max)
+        same("_id", part.id, write.id)
     else:
         write = Write.put(whole, id=part.id, update=part.verb == "set", bytes_max=bytes_max)
-    if token is None:
+    if token is None or part.verb == "replicate":
         return write, None
     return write, Token.of(token, asked.client.name, part.verb, asked.place.barrel, part.id, whole)

@@ -12,6 +12,7 @@ import msgspec
 
 from broker.requests.answers import accepted
 from broker.requests.bodies import Body, read_body, read_fields
+from broker.requests.nested import passing_on
 from broker.requests.serving import Asked, Prepared, Serving
 from feeds import Write
 from feeds.body import check_document
@@ -33,14 +34,17 @@ async def write(serving: Serving, asked: Asked) -> bytes:
     read, make = VERBS[verb]
     carried: list[str | None] = [None]
 
-    def prepare() -> Prepared:
-        body = read(asked.payload)
-        carried[0] = body.token
-        token = body.bound(asked.client.name, verb, place.barrel, place.id or "")
-        return make(body, place.id, serving.document_bytes_max), token
+    with passing_on(serving, asked) as passing:
 
-    written = await serving.write_one(asked, len(asked.payload), prepare)
-    return accepted(written, carried[0])
+        def prepare() -> Prepared:
+            body = read(asked.payload)
+            carried[0] = body.token
+            passing.take(body)
+            token = body.bound(asked.client.name, verb, place.barrel, place.id or "")
+            return make(body, place.id, serving.document_bytes_max), token
+
+        written = await serving.write_one(asked, len(asked.payload), prepare)
+        return accepted(written, carried[0], await passing.done(asked, written.id, written.rev))
 
 
 def _put(body: Body, id: str | None, bytes_max: int) -> Write:

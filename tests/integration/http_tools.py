@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,10 +12,14 @@ from pathlib import Path
 import httpx
 from prometheus_client import CollectorRegistry
 
+from broker.couch import couch_routes
 from broker.health import PartHealth, Parts
 from broker.http import Access, Application, HttpLimits, HttpServer, OpenAccess, Services, create_app, serve_http
+from broker.http.services import anyone
 from broker.regulation import Regulator
+from broker.replication.tasks import Tasks
 from feeds import Barrel, Store
+from listeners.nested import Neighbours, Nest
 from listeners.stream.service import StreamService
 
 
@@ -64,10 +68,17 @@ async def served(
     health: Callable[[], Parts] | None = None,
     regulator: Regulator | None = None,
     blobs: Path | None = None,
+    peers: Iterable[str] = (),
+    hesitates_s: float = 60.0,
+    sign_in: Callable[[str, str], str | None] = anyone,
 ) -> AsyncIterator[Served]:
-    """A service on a new store, stopped in order at the end."""
+    """A service on a new store, stopped in order at the end.
+
+    `peers` are those of its nested calls, which wait so long for one before they ask the next beside it.
+    """
     with Store.open(folder, blobs=blobs) as store, ThreadPoolExecutor(8) as readers:
         streams = StreamService(store, readers)
+        nest = Nest(store, Neighbours.of(peers), hesitates_s=hesitates_s)
         services = Services(
             store=store,
             streams=streams,
@@ -79,14 +90,18 @@ async def served(
             limits=limits or HttpLimits(),
             gauges={"store": store.stats, "streams": streams.stats},
             regulator=regulator or Regulator(),
+            replications=Tasks(store, readers),
+            nest=nest,
+            sign_in=sign_in,
         )
-        app = create_app(services)
+        app = create_app(services, couch_routes())
         server = await serve_http(app, "127.0.0.1", 0, stop_s_max=2)
         try:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
                 yield Served(store, streams, app, server, client)
         finally:
             await server.stop()
+            await nest.close()
             await streams.stop()
 
 

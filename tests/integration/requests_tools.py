@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from broker.regulation import Regulator
 from broker.requests import RequestLimits, RequestService
 from broker.requests.serving import Decide, Verb
 from feeds import Barrel, Store, StoreSettings
+from listeners.nested import Neighbours, Nest
 from listeners.stream.service import StreamService
 
 PATIENCE_S = 20.0
@@ -153,16 +154,18 @@ async def serving(
     gate: Gate | None = None,
     settings: StoreSettings | None = None,
     regulator: Regulator | None = None,
+    peers: Iterable[str] = (),
 ) -> AsyncIterator[Service]:
-    """The service on a new store, stopped in order at the end."""
+    """The service on a new store, stopped in order at the end; `peers` are those of its nested calls."""
     with Store.open(folder, settings) as store, ThreadPoolExecutor(4) as readers:
         streams = StreamService(store, readers)
 
         async def answer(client_name: str, message: Message) -> bool:
             return await broker.publish_to(client_name, message)
 
+        nest = Nest(store, Neighbours.of(peers))
         requests = RequestService(
-            store, streams, answer, readers, limits or RequestLimits(), decide=decide, regulator=regulator
+            store, streams, answer, readers, limits or RequestLimits(), decide=decide, regulator=regulator, nest=nest
         )
         broker = EmbeddedBroker(host="127.0.0.1", port=0, gate=gate or OpenGate(), requests=requests, state=None)
         await broker.start()
@@ -175,6 +178,7 @@ async def serving(
             await broker.stop()
             await streams.stop()
             requests.close()
+            await nest.close()
 
 
 async def until(holds: Callable[[], bool] | Callable[[], Awaitable[bool]], patience_s: float = PATIENCE_S) -> None:

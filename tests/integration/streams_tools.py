@@ -16,8 +16,9 @@ _runs = itertools.count()
 class Listening:
     """One stream at a time on the barrel `geo`, acknowledged at once."""
 
-    def __init__(self, service: StreamService, *patterns: str) -> None:
+    def __init__(self, service: StreamService, *patterns: str, deletions: bool = False) -> None:
         self._service = service
+        self._deletions = deletions
         self._patterns = list(patterns)
         self._came = asyncio.Event()
         self._run = ""
@@ -26,7 +27,7 @@ class Listening:
     async def open(self, since: str) -> Listening:
         self.arrays.clear()
         self._run = f"run{next(_runs)}"
-        message = Open(run=self._run, since=since, patterns=self._patterns)
+        message = Open(run=self._run, since=since, patterns=self._patterns, deletions=self._deletions)
         await self._service.open(str(id(self)), "geo", "s", encode(message), self._receive)
         return self
 

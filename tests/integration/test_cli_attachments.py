@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
+import httpx
 import pytest
 from attachment_tools import damage, digest
 from cli_tools import TIMEOUT_S, Service, begun, on_terminal, spile, spile_process
@@ -198,6 +200,91 @@ def test_an_upload_goes_on_when_the_service_is_killed_and_comes_back(tmp_path: P
         running.stop()
 
 
+def stopped_in_the_middle(service: Service, id: str, file: Path, how: signal.Signals, at_least: int) -> str:
+    """What a command told that was stopped when so many bytes had been sent."""
+    with Proxy(lambda: service.http) as proxy:
+        attaching = begun("attach", "geo", id, str(file), "--url", f"http://127.0.0.1:{proxy.port}")
+        ends_at = time.monotonic() + TIMEOUT_S
+        while proxy.carried["up"] < at_least:
+            assert attaching.poll() is None and time.monotonic() < ends_at
+            time.sleep(0.005)
+        proxy.freeze()
+        attaching.send_signal(how)
+        told = attaching.communicate(timeout=TIMEOUT_S)[1].decode()
+        assert attaching.returncode != 0
+        return told
+
+
+def unfinished(service: Service, id: str) -> list[int]:
+    """How many bytes each upload for a document has that is not finished."""
+    uploads = f"{service.url}/barrels/geo/uploads"
+    with httpx.Client(trust_env=False) as client:
+        listed = client.get(uploads, params={"doc": id}).json()["results"]
+        return [
+            int(client.head(f"{uploads}/{each['upload']}").headers["upload-offset"])
+            for each in listed
+            if not each["complete"]
+        ]
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_second_run_sends_only_the_rest_of_what_the_first_did_not(
+    service: Service, file: Path, how: signal.Signals
+) -> None:
+    id = f"stopped by {how.name}"
+    stopped_in_the_middle(service, id, file, how, 20_000_000)
+    (size,) = unfinished(service, id)
+    assert size > 16_000_000
+    with Proxy(lambda: service.http) as proxy:
+        attached = spile("attach", "geo", id, str(file), "--url", f"http://127.0.0.1:{proxy.port}")
+        assert (attached.code, attached.value["digest"]) == (0, digest(LARGE)), attached.err
+        assert proxy.carried["up"] < len(LARGE) - size + 100_000
+    assert unfinished(service, id) == []
+
+
+def test_what_was_sent_of_another_file_is_of_no_use(
+    service: Service, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped_in_the_middle(service, "another", file, signal.SIGKILL, 20_000_000)
+    status = file.stat()
+    other = b"other" + LARGE[5:]
+    file.write_bytes(other)
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    attached = spile("attach", "geo", "another", str(file), "--url", service.url)
+    assert (attached.code, attached.value["digest"]) == (0, digest(other)), attached.err
+    assert "of no use" in caplog.text
+    assert unfinished(service, "another") == []
+
+
+def test_a_file_that_was_changed_meanwhile_is_sent_anew(
+    service: Service, file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stopped_in_the_middle(service, "changed", file, signal.SIGKILL, 20_000_000)
+    file.write_bytes(LARGE[::-1])
+    attached = spile("attach", "geo", "changed", str(file), "--url", service.url)
+    assert (attached.code, attached.value["digest"]) == (0, digest(LARGE[::-1])), attached.err
+    assert caplog.text == ""
+
+
+def test_a_file_that_was_sent_already_is_not_sent_again(service: Service, file: Path) -> None:
+    spile("attach", "geo", "sent", str(file), "--url", service.url)
+    spile("detach", "geo", "sent", file.name, "--url", service.url)
+    with Proxy(lambda: service.http) as proxy:
+        attached = spile("attach", "geo", "sent", str(file), "--url", f"http://127.0.0.1:{proxy.port}")
+        assert (attached.code, attached.value["digest"]) == (0, digest(LARGE)), attached.err
+        assert proxy.carried["up"] < 100_000
+
+
+def test_two_commands_attach_one_file_at_once(service: Service, file: Path) -> None:
+    both = [begun("attach", "geo", "twice", str(file), "--url", service.url) for _ in range(2)]
+    told = [each.communicate(timeout=TIMEOUT_S)[1].decode() for each in both]
+    assert 0 in [each.returncode for each in both], told
+    assert all(each.returncode == 0 or "[conflict]" in said for each, said in zip(both, told, strict=True)), told
+    assert spile("get", "geo", "twice", "--url", service.url).value["_attachments"][file.name]["digest"] == digest(
+        LARGE
+    )
+
+
 def test_a_damaged_attachment_is_told_and_leaves_no_file(tmp_path: Path) -> None:
     with Store.open(tmp_path / "store") as store:
         store.create("geo").attach("d", "note", b"a note on a disk" * 20)
@@ -223,6 +310,17 @@ def test_a_file_is_read_again_from_where_the_service_is(file: Path) -> None:
         assert outgoing.part(900_000, len(LARGE)) == LARGE[900_000:]
         assert outgoing.part(len(LARGE), 10) == b""
         assert outgoing.digest == sha256(LARGE).digest()
+
+
+def test_what_of_a_file_is_passed_over_goes_into_its_digest(file: Path) -> None:
+    with opened(str(file)) as outgoing:
+        assert outgoing.part(0, 10) == LARGE[:10]
+        assert outgoing.part(3_000_000, 10) == LARGE[3_000_000:3_000_010]
+        assert outgoing.part(5, 10) == LARGE[5:15]
+        assert outgoing.part(30_000_000, len(LARGE)) == LARGE[30_000_000:]
+        assert outgoing.digest == sha256(LARGE).digest()
+        with pytest.raises(BadRequest, match="ends before"):
+            outgoing.part(len(LARGE) + 1, 1)
 
 
 def test_of_a_pipe_only_the_last_part_is_read_again() -> None:

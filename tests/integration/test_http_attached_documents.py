@@ -248,6 +248,21 @@ async def test_a_document_is_read_with_its_contents_behind_it_and_sent_back_so(w
     assert stubs(web, "rome") == stubs(web)
 
 
+@pytest.mark.parametrize("damaged", ["a", "b"])
+async def test_a_document_whose_contents_are_damaged_is_refused_as_a_whole(
+    web: Served, tmp_path: Path, damaged: str
+) -> None:
+    contents = {"a": b"the first content", "b": b"the second content"}
+    await web.client.put(DOC, json={"_attachments": {name: inline(data) for name, data in contents.items()}})
+    damage(tmp_path / "blobs", contents[damaged])
+    if damaged == "b":  # it is known by then, which the first one's is not
+        assert (await web.client.get("/barrels/geo/attachments/paris/b")).status_code == 500
+    answer = await web.client.get(DOC, headers={"Accept": "multipart/related"})
+    assert (answer.status_code, answer.json()["error"]) == (500, "bad_checksum")
+    assert answer.json()["digest"] == digest(contents[damaged])
+    assert (await web.client.get(DOC)).status_code == 200
+
+
 async def test_json_is_read_where_it_is_preferred(web: Served) -> None:
     await web.client.put(DOC, json={"_attachments": {"a": inline(b"hello")}})
     for accept in ("*/*", "application/json", "multipart/related;q=0.1, application/json", "multipart/related;q=0"):

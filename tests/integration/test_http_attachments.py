@@ -270,6 +270,11 @@ async def test_a_content_that_is_not_what_its_digest_says_is_refused(web: Served
     assert contents(web) == 1
 
 
+async def test_what_is_refused_is_named(web: Served) -> None:
+    wrong = await put(web, "photo.jpg", b"hello", content_md5=b64encode(md5(b"other").digest()).decode())
+    assert "'photo.jpg'" in wrong.json()["reason"]
+
+
 async def test_digests_that_agree_are_taken(web: Served) -> None:
     answer = await put(
         web,
@@ -495,11 +500,12 @@ async def test_an_attachment_is_guarded_as_its_document_and_contents_as_the_barr
             ("DELETE", "attachments/other/a"),
             ("GET", f"blobs/{secret}"),
             ("POST", "uploads"),
-            ("GET", "uploads/x"),
-            ("PATCH", "uploads/x"),
-            ("DELETE", "uploads/x"),
+            ("GET", "uploads"),
+            ("POST", "uploads?doc=other"),
+            ("GET", "uploads?doc=other"),
+            ("GET", f"blobs/{secret}?doc=other"),
         ):
-            answer = await web.client.request(method, f"/barrels/geo/{place}", headers={"Upload-Offset": "0"})
+            answer = await web.client.request(method, f"/barrels/geo/{place}")
             assert answer.status_code == 403, (method, place)
         stolen = {"_attachments": {"a": {"stub": True, "digest": digest(b"secret")}}}
         answer = await web.client.put("/barrels/geo/docs/own/y", json=stolen)

@@ -13,7 +13,7 @@ from attachment_tools import digest, inline
 
 from broker.requests import RequestLimits
 from broker.requests.naming import Named, Names
-from feeds.errors import BadRequest, Overloaded
+from feeds.errors import BadRequest, Forbidden, Overloaded
 
 from .requests_tools import Device, Service, serving
 
@@ -176,6 +176,42 @@ async def test_what_cannot_be_a_range_is_refused(service: Service, device: Devic
     assert service.requests.stats()["blob_uploads"] == 0
 
 
+async def test_an_upload_for_a_document_is_named_by_that_alone(service: Service, device: Device) -> None:
+    id = (await called(device, "blob_put", part(0, 300_000, doc="mine")))["id"]
+    service.requests._serving.names.clear()
+    for doc in ({}, {"doc": "other"}):
+        wrong = await called(device, "blob_put", part(300_000, 400_000, upload=id, **doc))
+        assert wrong["error"] == "bad_request"
+    last = await called(device, "blob_put", part(300_000, 400_000, upload=id, doc="mine"))
+    assert last["digest"] == digest(PHOTO)
+    named = {"_attachments": {"p": {"upload": id}}}
+    other = await device.asked("put/geo/other", named)
+    assert (other.topic, other.body["error"]) == ("rejected/put/geo/other", "bad_request")
+    assert (await device.asked("put/geo/mine", named)).topic == "accepted/put/geo/mine"
+
+
+async def test_who_may_use_one_document_only_sends_and_reads_its_contents(tmp_path: Path) -> None:
+    def decide(who: str, verb: str, barrel: str, path: str) -> None:
+        if path != "_id/mine":
+            raise Forbidden(f"{who} may not {verb} {path}")
+
+    async with serving(tmp_path, decide=decide) as service:
+        device = await service.device()
+        service.barrel.attach("other", "secret", b"secret")
+        for doc in ({}, {"doc": "other"}):
+            assert (await called(device, "blob_put", part(0, 9, **doc)))["error"] == "forbidden"
+            assert (await called(device, "blob", {"digest": digest(b"secret"), **doc}))["error"] == "forbidden"
+        assert (await called(device, "blob_put", part(0, 9, doc=7)))["error"] == "bad_request"
+        assert (await called(device, "blob_put", part(0, 9, doc="_x")))["error"] == "bad_request"
+        assert (await called(device, "blob_put", part(0, 700_000, doc="mine")))["digest"] == digest(PHOTO)
+        answer = await device.asked("put/geo/mine", {"_attachments": {"p": {"upload": "u1"}}})
+        assert answer.topic == "accepted/put/geo/mine", answer
+        told = await called(device, "blob", {"digest": digest(PHOTO), "doc": "mine", "length": 5})
+        assert b64decode(told["data"]) == PHOTO[:5]
+        told = await called(device, "blob", {"digest": digest(b"secret"), "doc": "mine"})
+        assert told["error"] == "not_found"
+
+
 async def test_an_upload_that_nobody_goes_on_with_gives_way(service: Service, device: Device) -> None:
     ids = [(await called(device, "blob_put", part(0, 9, upload=name)))["id"] for name in ("a", "b", "c")]
     assert service.requests.stats()["blob_uploads"] == 2
@@ -205,7 +241,7 @@ async def test_a_stream_brings_contents_that_fit_into_a_message(service: Service
 
 def test_a_client_that_begins_too_much_at_once_is_refused() -> None:
     names = Names(per_client=1, idle_s=60.0, names_max=10)
-    names.keep(("c", "geo", "a"), Named("1", ("d", 1), 0.0))
+    names.keep(("c", "geo", "a"), Named("1", ("d", 1, None), 0.0))
     with pytest.raises(Overloaded, match="begun"):
         names.make_room("c", 59.0)
     assert names.make_room("other", 59.0) is None
@@ -214,10 +250,11 @@ def test_a_client_that_begins_too_much_at_once_is_refused() -> None:
 
 def test_a_name_has_one_purpose_and_stands_for_one_upload() -> None:
     names = Names(per_client=1, idle_s=60.0, names_max=2)
-    names.keep(("c", "geo", "a"), Named("1", ("d", 1), 0.0))
-    with pytest.raises(BadRequest, match="another digest"):
-        names.use(("c", "geo", "a"), ("e", 1), 0.0)
+    names.keep(("c", "geo", "a"), Named("1", ("d", 1, None), 0.0))
+    for other in (("e", 1, None), ("d", 2, None), ("d", 1, "doc")):
+        with pytest.raises(BadRequest, match="another digest"):
+            names.use(("c", "geo", "a"), other, 0.0)
     assert (names.id("c", "geo", "a"), names.id("c", "geo", "b")) == ("1", "b")
     for name in "bc":
-        names.keep(("c", "geo", name), Named(name, ("d", 1), 0.0, is_finished=True))
+        names.keep(("c", "geo", name), Named(name, ("d", 1, None), 0.0, is_finished=True))
     assert (len(names), names.id("c", "geo", "a")) == (2, "a")

@@ -12,6 +12,7 @@ import httpx
 import pytest
 from attachment_tools import damage, digest
 from cli_tools import spile
+from disks import small_disk
 from object_stores import keys_in_environment, object_store
 
 from broker.contents_place import check_place, contents_place
@@ -112,6 +113,31 @@ async def test_health_and_metrics_tell_what_is_kept(tmp_path: Path) -> None:
             return float(figure) >= len(NOTE)
 
         await eventually(scrubbed, seconds=20)
+
+
+async def test_nothing_is_scrubbed_at_a_rate_of_0(tmp_path: Path) -> None:
+    async with running(data=tmp_path, scrub_bytes_per_second=0) as (_, client):
+        await attach(client, "d")
+
+        async def went_by() -> bool:
+            return int((await blobs(client))["rounds"]) >= 5
+
+        await eventually(went_by, seconds=20)
+        assert "\nspile_blobs_scrubbed_bytes 0" in (await client.get("/metrics")).text
+
+
+async def test_an_upload_that_fills_the_disk_is_refused_and_a_smaller_one_is_taken_at_once(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", mib=8) as disk:
+        async with running(data=tmp_path / "data", blobs=str(disk / "blobs")) as (_, client):
+            await attach(client, "d")
+            for number in range(2):
+                refused = await client.put("/barrels/geo/attachments/d/large", content=bytes(range(256)) * 65_536)
+                assert (refused.status_code, refused.json()["error"]) == (507, "storage_full")
+                fits = bytes([number]) * 2**21
+                assert (await client.put(f"/barrels/geo/attachments/fits{number}/f", content=fits)).is_success
+                assert (await client.get(f"/barrels/geo/attachments/fits{number}/f")).content == fits
+                assert (await client.put(f"/barrels/geo/docs/{number}", json={"n": number})).is_success
+            assert (await client.get("/barrels/geo/attachments/d/note")).content == NOTE
 
 
 async def test_damage_is_found_by_the_scrubber_and_mended_by_the_same_file(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from external_tools import KINDS, QUICK, ScriptedBroker, access, scripted
 from mqtt_tools import SUBACK, RawClient, leave_no_client, read_heard, subscribe_packet, until
 from test_publisher import Recorder
 
+from broker.election import Election
 from broker.external import ExternalBroker
-from broker.publishing.election import Election
 from broker.publishing.publisher import LogPublisher
 from broker.publishing.turns import Turns
 from feeds import Store

@@ -42,6 +42,7 @@ class Proxy:
         self.meddle = meddle
         self.connections = 0  # that clients have made so far
         self.cuts = 0
+        self.carried: dict[Way, int] = {"up": 0, "down": 0}  # bytes that were passed on so far
         self._present: set[_Connection] = set()
         self._refusing = False
         self._hole = False
@@ -225,6 +226,7 @@ class _Connection:
     async def _forward(self, way: Way, data: bytes) -> bool:
         """Whether the connection still stands."""
         writer = self._writers[way]
+        self._proxy.carried[way] += len(data)
         left = self._proxy.allowed(way, len(data))
         if left is not None:
             writer.write(data[:left])

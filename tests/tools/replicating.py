@@ -1,6 +1,6 @@
-"""A replicator as a process of its own: `replicating.py SOURCE TARGET [continuous]`, to be killed.
+"""Replicators as a process of its own, to be killed: `replicating.py SOURCE TARGET [SOURCE TARGET]… [continuous]`.
 
-It prints its stats as a line of JSON every tenth of a second, and in the end.
+It prints the stats of each as a line of JSON every tenth of a second, and in the end; `link` counts them.
 """
 
 from __future__ import annotations
@@ -8,25 +8,38 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from listeners.replication import Options, Replicator, opened_peer
+from listeners.replication import Options, Peer, Replicator, opened_peer
 
 
-async def main(source: str, target: str, continuous: bool) -> None:
+async def main(ends: Sequence[str], continuous: bool) -> None:
     async with AsyncExitStack() as stack:
-        one = await stack.enter_async_context(opened_peer(source))
-        other = await stack.enter_async_context(opened_peer(target))
-        replicator = Replicator(one, other, Options(continuous=continuous, checkpoint_s=0.2))
-        task = asyncio.create_task(replicator.run())
-        while not task.done():
-            print(json.dumps(replicator.stats()), flush=True)
-            await asyncio.wait([task], timeout=0.1)
-        print(json.dumps(await task), flush=True)
+        peers: dict[str, Peer] = {
+            place: await stack.enter_async_context(opened_peer(place)) for place in dict.fromkeys(ends)
+        }
+        options = Options(continuous=continuous, checkpoint_s=0.2)
+        links = [
+            Replicator(peers[one], peers[other], options) for one, other in zip(ends[::2], ends[1::2], strict=True)
+        ]
+        tasks = [asyncio.create_task(link.run()) for link in links]
+        while not all(task.done() for task in tasks):
+            tell(links)
+            await asyncio.wait(tasks, timeout=0.1, return_when=asyncio.FIRST_EXCEPTION)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        tell(links)
+
+
+def tell(links: Sequence[Replicator]) -> None:
+    for number, link in enumerate(links):
+        print(json.dumps({"link": number, **link.stats()}), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2], "continuous" in sys.argv[3:]))
+    asyncio.run(main([each for each in sys.argv[1:] if each != "continuous"], "continuous" in sys.argv[1:]))

@@ -138,7 +138,9 @@ def serve(data: Path, *arguments: str, **variables: str) -> Iterator[Running]:
         running.kill()
 
 
-def until(holds: Callable[[], Any], what: str = "the state waited for", seconds: float = WAIT_S) -> Any:
+def until(
+    holds: Callable[[], Any], what: str = "the state waited for", seconds: float = WAIT_S, every_s: float = 0.01
+) -> Any:
     """What `holds()` gives once it gives something true; fails after a while with what was waited for."""
     deadline = time.monotonic() + seconds
     while True:
@@ -147,7 +149,7 @@ def until(holds: Callable[[], Any], what: str = "the state waited for", seconds:
             return found
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come about within {seconds} s; last: {found!r}")
-        time.sleep(0.01)
+        time.sleep(every_s)
 
 
 class MosquittoSub:

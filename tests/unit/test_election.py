@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from broker.publishing.election import Election
+from broker.election import Election
 from feeds.errors import Damaged, SpileError, Unavailable
 from feeds.storage.locks import FREE, Fence, Lock
 

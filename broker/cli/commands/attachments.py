@@ -47,7 +47,8 @@ def attach(
 ) -> None:
     """Attach files to a document, which begins with them if it is not there. A name that is there is replaced.
 
-    Large files go on where they were after a cut connection. What arrived is compared by its sha256.
+    Large files go on where they were after a cut connection, and after a stop when the same command is given again.
+    What arrived is compared by its sha256.
     """
     if name is not None and len(files) > 1:
         raise typer.BadParameter("--name goes with one file")
@@ -126,12 +127,15 @@ def detach(
 
 
 def _telling(progress: ShownProgress) -> Tell:
-    """Bytes so far, of all, and how many come in a second."""
+    """Bytes so far, of all, and how many come in a second; what came before does not count for that."""
     began = time.monotonic()
+    before: int | None = None
 
     def tell(done: int, total: int | None) -> None:
+        nonlocal before
+        before = done if before is None else before
         seconds = time.monotonic() - began
-        progress.show(done, total, f"{done / seconds / 1e6:,.0f} MB/s" if seconds > 0.5 else "")
+        progress.show(done, total, f"{(done - before) / seconds / 1e6:,.0f} MB/s" if seconds > 0.5 else "")
 
     return tell
 

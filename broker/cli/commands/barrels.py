@@ -38,6 +38,10 @@ ReplicateExpiry = Annotated[
     bool | None,
     typer.Option("--replicate-expiry/--no-replicate-expiry", help="Whether deletions by expiry are replicated."),
 ]
+PeerNames = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Nested calls ask this peer of the service; may be repeated. Default: all."),
+]
 Merge = Annotated[
     str | None,
     typer.Option(
@@ -62,6 +66,7 @@ def _takes_settings(name: str, about: str, settle: Callable[..., None], *lines: 
         log_kept: LogKept = None,
         replicate_expiry: ReplicateExpiry = None,
         merge: Merge = None,
+        peer: PeerNames = None,
         url: UrlOption = None,
         database: DatabaseOption = None,
     ) -> None:
@@ -74,6 +79,7 @@ def _takes_settings(name: str, about: str, settle: Callable[..., None], *lines: 
             "revs_limit": revs_limit,
             "log_kept": log_kept,
             "replicate_expiry": replicate_expiry,
+            "peers": peer or None,
         }
         given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
         if merge is not None:

@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from broker.cli.nested import (
+    Keep,
+    P2pDepth,
+    P2pFirst,
+    P2pRead,
+    P2pTimeout,
+    P2pWrite,
+    asked_beyond,
+    tell_written,
+)
 from broker.cli.options import BarrelName, DatabaseOption, RevOption, UrlOption, backend_of, examples
 from broker.cli.output import standard_output
 
@@ -23,6 +33,7 @@ DocumentId = Annotated[str, typer.Argument(metavar="ID", help="The document's id
         "spile put geo FR france.json",
         """echo '{"name": "France"}' | spile put geo FR --update""",
         """echo '{"area": 551695}' | spile put geo FR --merge""",
+        "spile put geo FR france.json --p2p-write 3",
     ),
 )
 def put(
@@ -34,24 +45,30 @@ def put(
     merge: Annotated[
         bool, typer.Option("--merge", help="The file is a merge patch: change only what it names.")
     ] = False,
+    p2p_write: P2pWrite = None,
+    p2p_depth: P2pDepth = None,
+    p2p_timeout: P2pTimeout = None,
     url: UrlOption = None,
     database: DatabaseOption = None,
 ) -> None:
     """Store a document. To change one, give its _rev in the document or by --rev, or use --update."""
     if update and (merge or rev is not None):
         raise typer.BadParameter("--update does without --merge and --rev")
+    beyond = asked_beyond(p2p_write, depth=p2p_depth, timeout=p2p_timeout)
     body = read_file(file)
     with backend_of(url, database) as backend:
         if merge:
-            written = backend.merge(barrel, doc_id, body, rev=rev)
+            written = backend.merge(barrel, doc_id, body, rev=rev, beyond=beyond)
         else:
-            written = backend.put(barrel, doc_id, body, rev=rev, update=update)
-        standard_output().told(written, f"{written['id']} is at {written['rev']}")
+            written = backend.put(barrel, doc_id, body, rev=rev, update=update, beyond=beyond)
+        tell_written(written, f"{written['id']} is at {written['rev']}")
 
 
 @app.command(
     rich_help_panel=PANEL,
-    epilog=examples("spile get geo FR", "spile get geo FR --history", "spile get geo FR | jq .name"),
+    epilog=examples(
+        "spile get geo FR", "spile get geo FR --history", "spile get geo FR | jq .name", "spile get geo FR --p2p-read"
+    ),
 )
 def get(
     barrel: BarrelName,
@@ -60,14 +77,21 @@ def get(
     revs: Annotated[bool, typer.Option("--revs", help="With the revisions it descends from.")] = False,
     conflicts: Annotated[bool, typer.Option("--conflicts", help="With the revisions in conflict.")] = False,
     history: Annotated[bool, typer.Option("--history", help="With every revision and its state.")] = False,
+    p2p_read: P2pRead = False,
+    p2p_first: P2pFirst = False,
+    keep: Keep = False,
+    p2p_depth: P2pDepth = None,
+    p2p_timeout: P2pTimeout = None,
     url: UrlOption = None,
     database: DatabaseOption = None,
 ) -> None:
     """Show a document."""
     from broker.cli.backend import GetQuery
 
+    order: Literal["order", "first"] | None = "first" if p2p_first else "order" if p2p_read else None
+    beyond = asked_beyond(read=order, keep=keep, depth=p2p_depth, timeout=p2p_timeout)
     with backend_of(url, database) as backend:
-        standard_output().document(backend.get(barrel, doc_id, GetQuery(rev, revs, conflicts, history)))
+        standard_output().document(backend.get(barrel, doc_id, GetQuery(rev, revs, conflicts, history), beyond))
 
 
 @app.command(
@@ -80,10 +104,14 @@ def delete(
     rev: Annotated[
         str | None, typer.Option(metavar="REV", help="Only if the document is at this revision. Default: as it is.")
     ] = None,
+    p2p_write: P2pWrite = None,
+    p2p_depth: P2pDepth = None,
+    p2p_timeout: P2pTimeout = None,
     url: UrlOption = None,
     database: DatabaseOption = None,
 ) -> None:
     """Delete a document; the deletion is a revision, and is replicated."""
+    beyond = asked_beyond(p2p_write, depth=p2p_depth, timeout=p2p_timeout)
     with backend_of(url, database) as backend:
         if rev is None:
             import msgspec
@@ -91,8 +119,8 @@ def delete(
             from broker.cli.backend import GetQuery
 
             rev = str(msgspec.json.decode(backend.get(barrel, doc_id, GetQuery()))["_rev"])
-        written = backend.delete(barrel, doc_id, rev=rev)
-        standard_output().told(written, f"{written['id']} is deleted at {written['rev']}")
+        written = backend.delete(barrel, doc_id, rev=rev, beyond=beyond)
+        tell_written(written, f"{written['id']} is deleted at {written['rev']}")
 
 
 @app.command(rich_help_panel=PANEL, epilog=examples("spile purge geo FR"))

@@ -74,12 +74,15 @@ def restore(
     blobs: BlobsOption = None,
 ) -> None:
     """Make a data directory of a backup. Its barrels get new epochs, so that every listener notices."""
+    from broker.cli.progress import shown_progress
     from broker.settings import load_settings
     from feeds import Store
 
     settings = load_settings({"data": data, "blobs": blobs})
     target = settings.data
-    Store.restore(copy, target, settings.blobs_place if settings.blobs else None)
+    place = settings.blobs_place if settings.blobs else None
+    with shown_progress("restoring") as progress:
+        Store.restore(copy, target, place, lambda done, total: progress.show(done, total))
     standard_output().told({"restored": str(copy), "data": str(target)}, f"{target} holds what {copy} held")
 
 

@@ -1,4 +1,4 @@
-"""Which of several processes on one database publishes to an external broker: the one that holds the lock.
+"""Which of several processes on one database does what only one may do: the one that holds the lock for it.
 
 A follower looks for the lock several times a second; the holder beats. What a holder is sure of lasts only for
 `VALID_S` after its last beat, which is less than a rival waits: a process that was held up (stopped, swapped out, its
@@ -34,13 +34,16 @@ class Election:
         name: str,
         holder: str,
         *,
+        duty: str = "",
         valid_s: float = VALID_S,
         beat_s: float = BEAT_S,
         look_s: float = LOOK_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`holder` names this process, and no other before or after it. `locks` are closed at the end."""
+        """`holder` names this process, and no other before or after it. `duty` is what the holder does, in the log's
+        words. `locks` are closed at the end."""
         self.name = name
+        self._duty = duty or f"publishing to {name}"
         self.on_lost: Callable[[str], None] = lambda _reason: None
         """Told why at once when the lock is lost, before anything else happens."""
         self.since = time.time()
@@ -95,7 +98,9 @@ class Election:
         try:
             held = await self._ask(lambda: self._locks.beat(fence))
         except SpileError as error:
-            log.warning("whether this process still publishes cannot be found out: %s", error.reason)
+            log.warning(
+                "whether this process still has the turn of %s cannot be found out: %s", self._duty, error.reason
+            )
             return False
         if not held:
             self.doubt()
@@ -136,7 +141,7 @@ class Election:
             if not error.retryable:
                 raise
             if self.failure is None:
-                log.warning("which process publishes to %s cannot be found out: %s", self.name, error.reason)
+                log.warning("which process has the turn of %s cannot be found out: %s", self._duty, error.reason)
             self.failure = error.reason
             return
         self.failure = None
@@ -174,13 +179,13 @@ class Election:
         self.terms += 1
         self.other = None
         self._turn()
-        log.info("this process publishes to %s from now on (term %d)", self.name, fence.term)
+        log.info("%s is this process's turn from now on (term %d)", self._duty, fence.term)
 
     def _lose(self, reason: str) -> None:
         self._fence, self._told_at = None, float("-inf")
         self.on_lost(reason)
         self._turn()
-        log.warning("this process does not publish to %s any more: %s", self.name, reason)
+        log.warning("%s is not this process's turn any more: %s", self._duty, reason)
 
     def _turn(self) -> None:
         self.since = time.time()

@@ -1,0 +1,93 @@
+"""Documents with the bytes of their attachments behind them: `multipart/related`, several in `multipart/mixed`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from msgspec import UNSET
+
+from broker.couch import stubs
+from broker.couch.reading import Beside
+from broker.http.answers import AnyAnswer, Header, Streamed, encode_json, etag
+from broker.http.call import Call
+from broker.http.disposition import disposition
+from broker.http.outflow import Pieces
+from broker.http.related import new_boundary
+from feeds import Barrel, Document
+from feeds.attachments.stubs import DEFAULT_TYPE, Stubs, stubs_of
+from feeds.errors import SpileError
+from feeds.revisions import Revision
+from feeds.storage.reading import Wanted
+
+Revisions = Sequence[Document | tuple[str, SpileError]]
+
+
+async def multipart_document(call: Call, barrel: Barrel, document: Document, beside: Beside) -> AnyAnswer:
+    """One document as `multipart/related`."""
+    boundary = new_boundary()
+    kind = b'multipart/related; boundary="%b"' % boundary
+    return await _streamed(call, _related(barrel, document, beside, boundary), kind, [(b"etag", etag(document.rev))])
+
+
+async def multipart_revisions(call: Call, barrel: Barrel, found: Revisions, beside: Beside) -> AnyAnswer:
+    """Several revisions as `multipart/mixed`: each a `multipart/related`, or JSON where it has no attachments."""
+    boundary = new_boundary()
+    return await _streamed(
+        call, _mixed(barrel, found, beside, boundary), b'multipart/mixed; boundary="%b"' % boundary
+    )
+
+
+def _mixed(barrel: Barrel, found: Revisions, beside: Beside, boundary: bytes) -> Iterator[bytes]:
+    for each in found:
+        yield b"\r\n--%b\r\n" % boundary
+        if isinstance(each, tuple):
+            yield b'Content-Type: application/json; error="true"\r\n\r\n' + encode_json({"missing": each[0]})
+        elif stubs_of(each.body):
+            inner = new_boundary()
+            yield b'Content-Type: multipart/related; boundary="%b"\r\n\r\n' % inner
+            yield from _related(barrel, each, beside, inner)
+        else:
+            yield b"Content-Type: application/json\r\n\r\n" + each.json()
+    yield b"\r\n--%b--" % boundary
+
+
+def _related(barrel: Barrel, document: Document, beside: Beside, boundary: bytes) -> Iterator[bytes]:
+    follows = _following(barrel, document, beside)
+    (doc,) = stubs.told(barrel, [document.json()], follows=follows)
+    yield b"--%b\r\nContent-Type: application/json\r\n\r\n%b\r\n--%b" % (boundary, doc, boundary)
+    for name, stub in follows.items():
+        if stub.sha256 is None:
+            continue  # a link, which stands in the document
+        kind = DEFAULT_TYPE if stub.content_type is UNSET else stub.content_type
+        yield b"\r\nContent-Disposition: %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (
+            disposition("attachment", name),
+            kind.encode("latin-1"),
+            stub.length or 0,
+        )
+        yield from barrel.store.blobs.read(stub.sha256)
+        yield b"\r\n--%b" % boundary
+    yield b"--"
+
+
+def _following(barrel: Barrel, document: Document, beside: Beside) -> Stubs:
+    """The attachments whose contents are sent: all, or those that came since."""
+    named = stubs_of(document.body)
+    held = _held(barrel, document, beside.atts_since) if named and beside.atts_since else 0
+    return {name: stub for name, stub in named.items() if stub.revpos > held}
+
+
+def _held(barrel: Barrel, document: Document, since: Sequence[str]) -> int:
+    """The generation of the newest of these revisions that a document descends from; 0 for none."""
+    (found,) = barrel.read([Wanted(document.id, document.rev, history=True)])
+    if isinstance(found, SpileError):
+        return 0
+    known = {each["rev"] for each in found.extra["_history"]} & set(since)
+    return max((Revision.parse(rev).generation for rev in known), default=0)
+
+
+async def _streamed(
+    call: Call, pieces: Iterator[bytes], kind: bytes, headers: list[Header] | None = None
+) -> AnyAnswer:
+    chunks = Pieces(call, pieces)
+    await chunks.begin()
+    return Streamed(chunks, kind, headers or [])

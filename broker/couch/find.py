@@ -1,0 +1,213 @@
+"""`_find` and `_explain`: documents that a selector means, narrowed by the path index where it can be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from broker.couch import stubs
+from broker.couch.asking import Asked, bookmark_after, bookmark_at, read_find
+from broker.couch.candidates import Candidates, candidates_of
+from broker.couch.errors import CouchError
+from broker.couch.face import database, json_object
+from broker.http.answers import Answer, encode_json
+from broker.http.call import Call
+from feeds import Barrel, Document
+from feeds.selector.collation import compare
+from feeds.storage.reading import Wanted
+
+_ASKED_BYTES_MAX: Final = 1 << 20
+_CHUNK: Final = 200
+SORTED_MAX: Final = 20_000  # documents held at once to be put in order
+_ANSWER_BYTES_MAX: Final = 64 << 20
+_UNNARROWED: Final = "No condition of the selector narrows the index: every document was looked at."
+
+
+async def find(call: Call) -> Answer:
+    """The documents that a selector means."""
+    barrel = database(call)
+    asked = read_find(await json_object(call, _ASKED_BYTES_MAX))
+    return await call.in_thread(_found, barrel, asked)
+
+
+async def explain(call: Call) -> Answer:
+    """How they would be found."""
+    barrel = database(call)
+    asked = read_find(await json_object(call, _ASKED_BYTES_MAX))
+    told = await call.in_thread(_explained, barrel, asked)
+    return Answer(200, encode_json(told))
+
+
+def _found(barrel: Barrel, asked: Asked) -> Answer:
+    began = time.monotonic()
+    looked_in = candidates_of(barrel, asked.selector)
+    looker = _Looker(barrel, asked, looked_in)
+    docs = looker.in_order() if asked.sort else looker.as_they_are()
+    told: dict[str, Any] = {"bookmark": looker.bookmark}
+    if not looked_in.is_narrowed:
+        told["warning"] = _UNNARROWED
+    if asked.stats:
+        told["execution_stats"] = {
+            "total_keys_examined": looker.examined,
+            "total_docs_examined": looker.examined,
+            "total_quorum_docs_examined": 0,
+            "results_returned": len(docs),
+            "execution_time_ms": round((time.monotonic() - began) * 1000, 3),
+        }
+    return Answer(200, b'{"docs":[' + b",".join(docs) + b"]," + encode_json(told)[1:])
+
+
+class _Looker:
+    """Looks at one document after the other."""
+
+    def __init__(self, barrel: Barrel, asked: Asked, looked_in: Candidates) -> None:
+        self._barrel = barrel
+        self._asked = asked
+        self._looked_in = looked_in
+        self._size = 0
+        self.examined = 0
+        self.bookmark = "nil"
+
+    def as_they_are(self) -> list[bytes]:
+        """Matches by their ids, behind the bookmark."""
+        found: list[bytes] = []
+        skip = self._asked.skip
+        if self._asked.limit == 0:
+            return found
+        for document, doc in self._matches(self._asked.after):
+            if skip:
+                skip -= 1
+                continue
+            found.append(self._told(document, doc))
+            self.bookmark = bookmark_after(document.id)
+            if len(found) == self._asked.limit:
+                break
+        return found
+
+    def in_order(self) -> list[bytes]:
+        """Matches that have every field to sort by, sorted."""
+        keyed = []
+        for document, doc in self._matches(None):
+            key = [_field(doc, path) for path, _ in self._asked.sort]
+            if any(part is _ABSENT for part in key):
+                continue
+            keyed.append((_Key(key, [down for _, down in self._asked.sort]), document, doc))
+            if len(keyed) > SORTED_MAX:
+                raise CouchError(
+                    400,
+                    "no_usable_index",
+                    f"More than {SORTED_MAX} documents would have to be sorted: narrow it down.",
+                )
+        keyed.sort(key=lambda each: each[0])
+        begin = self._asked.at + self._asked.skip
+        part = keyed[begin : begin + self._asked.limit]
+        if part:
+            self.bookmark = bookmark_at(begin + len(part))
+        return [self._told(document, doc) for _, document, doc in part]
+
+    def _matches(self, after: str | None) -> Iterator[tuple[Document, dict[str, Any]]]:
+        for ids in self._looked_in.chunks(self._barrel, after, _CHUNK):
+            wanted = [Wanted(id, conflicts=self._asked.conflicts) for id in ids]
+            for document in self._barrel.read(wanted):
+                if not isinstance(document, Document):
+                    continue  # deleted meanwhile, or never more than a tombstone
+                self.examined += 1
+                doc = document.data
+                if self._asked.selector.matches(doc):
+                    yield document, doc
+
+    def _told(self, document: Document, doc: dict[str, Any]) -> bytes:
+        (text,) = stubs.told(self._barrel, [document.json()])
+        if self._asked.fields:
+            text = encode_json(_projected(doc if b"_attachments" not in text else _decoded(text), self._asked.fields))
+        self._size += len(text)
+        if self._size > _ANSWER_BYTES_MAX:
+            raise CouchError(
+                413, "too_large", f"The documents found exceed {_ANSWER_BYTES_MAX} bytes; ask for fewer."
+            )
+        return text
+
+
+class _Absent:
+    pass
+
+
+_ABSENT: Final = _Absent()
+
+
+class _Key:
+    """Values to sort by, each up or down."""
+
+    __slots__ = ("_downs", "_values")
+
+    def __init__(self, values: list[Any], downs: list[bool]) -> None:
+        self._values = values
+        self._downs = downs
+
+    def __lt__(self, other: _Key) -> bool:
+        for value, beside, down in zip(self._values, other._values, self._downs, strict=True):
+            order = compare(value, _sorted_keys(beside))
+            if order:
+                return (order > 0) is down
+        return False
+
+
+def _sorted_keys(value: Any) -> Any:
+    """The value with the keys of objects in order, as `compare` wants its right side."""
+    if isinstance(value, dict):
+        return {key: _sorted_keys(value[key]) for key in sorted(value)}
+    return [_sorted_keys(each) for each in value] if isinstance(value, list) else value
+
+
+def _field(doc: Mapping[str, Any], path: Sequence[str]) -> Any:
+    value: Any = doc
+    for name in path:
+        if not isinstance(value, dict) or name not in value:
+            return _ABSENT
+        value = value[name]
+    return value
+
+
+def _projected(doc: dict[str, Any], fields: Sequence[tuple[str, ...]]) -> dict[str, Any]:
+    """Only these fields, where they stand."""
+    found: dict[str, Any] = {}
+    for path in fields:
+        value = _field(doc, path)
+        if value is _ABSENT:
+            continue
+        place = found
+        for name in path[:-1]:
+            place = place.setdefault(name, {})
+            if not isinstance(place, dict):
+                break
+        else:
+            place[path[-1]] = value
+    return found
+
+
+def _decoded(text: bytes) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(text)
+    return found
+
+
+def _explained(barrel: Barrel, asked: Asked) -> dict[str, Any]:
+    looked_in = candidates_of(barrel, asked.selector)
+    by_id = looked_in.name == "_all_docs"
+    field = "_id" if by_id else looked_in.name.replace("/", ".")
+    return {
+        "dbname": barrel.name,
+        "index": {
+            "ddoc": None,
+            "name": looked_in.name,
+            "type": "special" if by_id else "json",
+            "def": {"fields": [{field: "asc"}]},
+        },
+        "selector": asked.given,
+        "opts": {"use_index": [], "bookmark": "nil", "limit": asked.limit, "skip": asked.skip},
+        "limit": asked.limit,
+        "skip": asked.skip,
+        "fields": [".".join(path) for path in asked.fields] or "all_fields",
+    }

@@ -1,0 +1,65 @@
+"""Answers that are read page by page: whole where that is little, else in chunks with flat memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import suppress
+from typing import Any, Final
+
+from broker.http.answers import Answer, AnyAnswer, Streamed
+from broker.http.call import Call
+
+_WHOLE_BYTES_MAX: Final = 512 << 10  # a batch of a replicator's, which is one answer then, and its client done sooner
+
+
+async def paged_answer(call: Call, pages: Iterator[bytes], *, contents: bool = False) -> AnyAnswer:
+    """The pieces that an iterator reads, each on a reader's thread: with `contents` on those that wait for them."""
+    chunks = Paged(call, pages, contents)
+    ready: list[bytes] = []
+    size = 0
+    try:
+        while size <= _WHOLE_BYTES_MAX:
+            piece = await chunks.next()
+            if piece is None:
+                await chunks.close()
+                return Answer(200, b"".join(ready))
+            ready.append(piece)
+            size += len(piece)
+    except BaseException:
+        await chunks.close()
+        raise
+    chunks.put_back(b"".join(ready))
+    return Streamed(chunks)
+
+
+class Paged:
+    """Chunks out of an iterator that blocks. A step that was given up is waited for."""
+
+    def __init__(self, call: Call, pages: Iterator[bytes], contents: bool) -> None:
+        self._in_thread: Any = call.in_step if contents else call.in_thread
+        self._pages = pages
+        self._ready: bytes | None = None
+        self._lock = threading.Lock()
+
+    def put_back(self, piece: bytes) -> None:
+        """Give this first."""
+        self._ready = piece
+
+    async def next(self) -> bytes | None:
+        if self._ready is not None:
+            piece, self._ready = self._ready, None
+            return piece
+        return await self._in_thread(self._step)  # type: ignore[no-any-return]
+
+    async def close(self) -> None:
+        await self._in_thread(self._close)
+
+    def _step(self) -> bytes | None:
+        with self._lock:
+            return next(self._pages, None)
+
+    def _close(self) -> None:
+        with self._lock, suppress(StopIteration):
+            if isinstance(self._pages, Generator):
+                self._pages.close()

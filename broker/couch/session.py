@@ -1,0 +1,73 @@
+"""`_session`: signing in with a name and a password, for a cookie that stands for them.
+
+Cookies are signed and kept nowhere. Who may sign in is decided by the service's access; where everyone is trusted a
+cookie is given to everyone, since clients that have credentials want one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import parse_qsl
+
+from broker.couch.errors import CouchError, bad_request
+from broker.couch.face import decoded
+from broker.http.answers import Answer, Header, json_answer
+from broker.http.call import Call
+from broker.sessions import COOKIE, MAX_AGE_S
+from feeds.errors import Unauthorized
+
+_FORM: Final = "application/x-www-form-urlencoded"
+_BODY_BYTES_MAX: Final = 16 << 10
+
+
+async def sign_in(call: Call) -> Answer:
+    """A cookie for who gives a name and the right password."""
+    name, password = await _given(call)
+    cookie = call.services.sign_in(name, password)
+    if cookie is None:
+        raise CouchError(401, "unauthorized", "Name or password is incorrect.")
+    told = {"ok": True, "name": name, "roles": ["_admin"]}
+    return json_answer(told, headers=[_cookie(call, cookie, MAX_AGE_S)])
+
+
+async def tell_session(call: Call) -> Answer:
+    """Who asks, as far as is known."""
+    try:
+        who: str | None = call.who
+        method = "default" if call.header(b"cookie") is None else "cookie"
+    except Unauthorized:
+        who, method = None, ""
+    anonymous = who in (None, "anonymous")
+    info = {"authentication_handlers": ["cookie", "default"], **({"authenticated": method} if method else {})}
+    context = {"name": None if anonymous else who, "roles": ["_admin"] if who is not None else []}
+    return json_answer({"ok": True, "userCtx": context, "info": info})
+
+
+async def sign_out(call: Call) -> Answer:
+    """Take the cookie away."""
+    return json_answer({"ok": True}, headers=[_cookie(call, "", 0)])
+
+
+async def _given(call: Call) -> tuple[str, str]:
+    body = await call.body(_BODY_BYTES_MAX)
+    kind = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
+    if kind == _FORM:
+        try:
+            told = dict(parse_qsl(body.decode(), keep_blank_values=True))
+        except ValueError as error:
+            raise bad_request("The form cannot be read.") from error
+    elif kind == "application/json":
+        told = decoded(body, dict[str, str])
+    else:
+        raise CouchError(415, "bad_content_type", f"Content-Type must be {_FORM} or application/json")
+    name = told.get("name", told.get("username"))
+    password = told.get("password")
+    if name is None or password is None:
+        raise bad_request("request body must contain a username and password")
+    return name, password
+
+
+def _cookie(call: Call, value: str, max_age_s: int) -> Header:
+    """Not for scripts, and for pages of this site alone, unless one of another origin that may asks over HTTPS."""
+    parts = [f"{COOKIE}={value}", "Version=1", "Path=/", f"Max-Age={max_age_s}", "HttpOnly", "SameSite=Lax"]
+    return b"set-cookie", "; ".join(parts).encode()

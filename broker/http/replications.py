@@ -1,0 +1,92 @@
+"""Replications that the service runs: creating, listing, pausing, resuming and cancelling them.
+
+They are the operator's: whoever may have the service read from and write to anywhere is an administrator of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from broker.http.answers import Answer, json_answer
+from broker.http.call import Call, ClientGone
+from broker.http.endpoint import route
+from broker.replication.task import Asked, Secrets, Task, task_of
+from broker.replication.tasks import Tasks
+from feeds.errors import Unavailable
+
+_PLACE = "/replications/{replication}"
+
+
+async def create(call: Call) -> Answer:
+    """Have it run from now on; with `wait` once, and answer when it has ended."""
+    call.allow("admin")
+    tasks = _tasks(call)
+    wait = call.options().flag("wait")
+    task, secrets = task_of(await call.json(Asked))
+    if wait:
+        return json_answer(await _ended(call, tasks, task, secrets))
+    told, made = await tasks.create(task, secrets, call.who)
+    return json_answer(told, 201 if made else 200)
+
+
+async def list_all(call: Call) -> Answer:
+    """Every one, the oldest first."""
+    call.allow("admin")
+    return json_answer({"replications": await _tasks(call).list()})
+
+
+async def get(call: Call) -> Answer:
+    """How one stands."""
+    call.allow("admin")
+    return json_answer(await _tasks(call).get(call.param("replication")))
+
+
+async def pause(call: Call) -> Answer:
+    """Let it rest."""
+    call.allow("admin")
+    return json_answer(await _tasks(call).pause(call.param("replication")))
+
+
+async def resume(call: Call) -> Answer:
+    """Have it run: at once where it waits, again where it has ended."""
+    call.allow("admin")
+    return json_answer(await _tasks(call).resume(call.param("replication")))
+
+
+async def cancel(call: Call) -> Answer:
+    """Forget it; how it stood."""
+    call.allow("admin")
+    return json_answer(await _tasks(call).cancel(call.param("replication")))
+
+
+async def _ended(call: Call, tasks: Tasks, task: Task, secrets: Secrets) -> dict[str, Any]:
+    """Replicate once, as long as the client waits for it."""
+    running = asyncio.create_task(tasks.run(task, secrets), name="spile-http-replication")
+    gone = asyncio.create_task(call.gone(), name="spile-http-gone")
+    try:
+        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            raise ClientGone
+        return await running
+    finally:
+        gone.cancel()
+        running.cancel()
+        await asyncio.wait({running, gone})
+
+
+def _tasks(call: Call) -> Tasks:
+    tasks = call.services.replications
+    if tasks is None:
+        raise Unavailable("This service runs no replications.")
+    return tasks
+
+
+ROUTES = [
+    route("POST", "/replications", "create_replication", create, ("wait",)),
+    route("GET", "/replications", "list_replications", list_all),
+    route("GET", _PLACE, "get_replication", get),
+    route("DELETE", _PLACE, "cancel_replication", cancel),
+    route("POST", f"{_PLACE}/pause", "pause_replication", pause),
+    route("POST", f"{_PLACE}/resume", "resume_replication", resume),
+]
