@@ -88,10 +88,19 @@ def test_conflicts_have_a_topic_of_their_own(spile: Running) -> None:
     spile.http.post("/barrels/geo", json={})
     with MosquittoSub(spile.mqtt_port, "-q", "1", "-t", "barrels/geo/_conflicts/#", "-F", "%t %p") as heard:
         for rev in ("1-aa", "1-bb"):
-            body = {"new_edits": False, "docs": [{"_id": "a/b", "_rev": rev, "x": rev}]}
-            assert spile.http.post("/barrels/geo/docs/_bulk", json=body).status_code == 200
+            write(spile, rev)
         until(lambda: heard.lines, "the conflict")
         spile.http.delete("/barrels/geo/docs/a/b", params={"rev": "1-aa"})
         until(lambda: len(heard.lines) == 2, "the way out of it")
+        write(spile, "1-aa0")
+        until(lambda: len(heard.lines) == 3, "the next conflict")
+        spile.http.post("/barrels/geo/docs/_purge", json={"a/b": []}).raise_for_status()
+        until(lambda: len(heard.lines) == 4, "the purge, which ends it")
     told = [json.loads(line.split(" ", 1)[1])["conflicts"] for line in heard.lines]
-    assert told == [["1-aa"], []]
+    assert told == [["1-aa"], [], ["1-aa0"], []]
+
+
+def write(spile: Running, rev: str) -> None:
+    """A first revision that was made elsewhere."""
+    body = {"new_edits": False, "docs": [{"_id": "a/b", "_rev": rev, "x": rev}]}
+    assert spile.http.post("/barrels/geo/docs/_bulk", json=body).status_code == 200

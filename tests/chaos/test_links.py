@@ -10,10 +10,9 @@ from promises import untold
 from proxy import Way
 from running import until
 from trials import Nothing, Trial
-from websockets.asyncio.client import connect
 from worlds import World, in_worlds
 
-from listeners.links import mqtt, websocket
+from listeners.links import mqtt_connection, websocket
 
 WAYS: tuple[Way, ...] = ("up", "down")
 
@@ -34,8 +33,8 @@ def test_a_link_that_swallows_everything_is_noticed_and_made_anew(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A dead link is noticed by its pings, after half a minute to a minute; that long a test should not take.
-    monkeypatch.setattr(mqtt, "_KEEPALIVE_S", 2)
-    monkeypatch.setattr(websocket, "connect", partial(connect, ping_interval=2, ping_timeout=2))
+    monkeypatch.setattr(mqtt_connection, "_KEEPALIVE_S", 2)
+    monkeypatch.setattr(websocket, "Dialing", partial(websocket.Dialing, ping_interval=2, ping_timeout=2))
     trial.everyone()
     trial.goes_on(40)
     for door in trial.doors:
