@@ -106,7 +106,7 @@ def test_a_box_works_without_its_hub_and_catches_up_in_both_directions(spile: Ru
     assert box.has()["settings/box-1"]["low"] == 30
 
     box.start("--every", "0.01")
-    until(lambda: len(of_box(at_hub(spile))) > 150, "more readings")
+    until(lambda: len(of_box(at_hub(spile))) > 150, "more readings", every_s=0.2)
     door.refuse()
     door.reset()
     spile.http.put(
@@ -114,7 +114,7 @@ def test_a_box_works_without_its_hub_and_catches_up_in_both_directions(spile: Ru
     ).raise_for_status()
     until(lambda: "400 readings are taken" in box.said, "all readings")
     door.heal()
-    until(lambda: len(of_box(at_hub(spile))) == len(READINGS), "all readings at the hub", 60)
+    until(lambda: len(of_box(at_hub(spile))) == len(READINGS), "all readings at the hub", 60, every_s=0.2)
     box.stop()
 
     box.start("--once")
