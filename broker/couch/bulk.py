@@ -23,6 +23,7 @@ from feeds.storage.listing import leaves_of
 BATCH_MAX: Final = 10_000  # documents in one request; a writer's group is 1,000
 _ASKED_BYTES_MAX: Final = 8 << 20
 _PAGE: Final = 100
+_PAGE_WITH_CONTENTS: Final = 10  # of up to 16 MiB in each document
 _LIMITS: Final = (400, 403, 413)
 
 Prepared = Write | SpileError | Written
@@ -51,7 +52,8 @@ async def bulk_docs(call: Call) -> Answer:
     check_json(call)
     barrel = database(call, "write")
     body = await call.body(call.services.limits.bulk_bytes_max)
-    edits, prepared = await call.in_thread(_prepared, barrel, body, call.services.limits.document_bytes_max)
+    limits = call.services.limits
+    edits, prepared = await call.in_thread(_prepared, barrel, body, limits.document_bytes_max, limits.bulk_bytes_max)
     if any(isinstance(each, Write) and each.is_waiting for each in prepared):
         prepared = await call.in_step(_absorbed, barrel, prepared, call.who)
         call.waits_from_now()
@@ -65,8 +67,9 @@ async def bulk_docs(call: Call) -> Answer:
     return Answer(201, encode_json(rows))
 
 
-def _prepared(barrel: Barrel, body: bytes, bytes_max: int) -> tuple[bool, list[Prepared]]:
-    """Whether these are edits, and a write for each document, or why it alone is refused. Blocks."""
+def _prepared(barrel: Barrel, body: bytes, bytes_max: int, contents_max: int) -> tuple[bool, list[Prepared]]:
+    """Whether these are edits, and a write for each document, or why it alone is refused; TooLarge where the contents
+    in them, which may come compressed, are more than `contents_max` bytes together. Blocks."""
     request = _bulk_of(body)
     if request.docs is msgspec.UNSET:
         raise bad_request("POST body must include `docs` parameter.")
@@ -74,10 +77,13 @@ def _prepared(barrel: Barrel, body: bytes, bytes_max: int) -> tuple[bool, list[P
         raise CouchError(413, "request_entity_too_large", f"At most {BATCH_MAX} documents are written at once.")
     make = edited if request.new_edits else grafted
     prepared: list[Prepared] = []
+    size = 0
     for doc in request.docs:
         text = bytes(doc)
         try:
-            prepared.append(make(text, bytes_max))
+            write = make(text, bytes_max)
+            size += sum(len(each.data or b"") for each in (write.attachments or {}).values() if each is not None)
+            prepared.append(write)
         except CouchError as refusal:
             named = _named(text)
             if local.is_local(str(named.get("_id"))) and named["_id"] != local.PREFIX:
@@ -87,6 +93,10 @@ def _prepared(barrel: Barrel, body: bytes, bytes_max: int) -> tuple[bool, list[P
                 raise
             refusal.details.update(id=named.get("_id"), rev=named.get("_rev"))
             prepared.append(refusal)
+        if size > contents_max:
+            raise CouchError(
+                413, "request_entity_too_large", "The attachments have too many bytes: send fewer at once."
+            )
     return request.new_edits, prepared
 
 
@@ -203,8 +213,9 @@ def _asked_of(body: bytes) -> list[_Asked]:
 def _results(barrel: Barrel, asked: Sequence[_Asked], beside: Beside) -> Iterator[bytes]:
     """The answer in pieces. Blocks."""
     head = b'{"results":['
-    for start in range(0, len(asked), _PAGE):
-        part = asked[start : start + _PAGE]
+    size = _PAGE_WITH_CONTENTS if beside.attachments else _PAGE
+    for start in range(0, len(asked), size):
+        part = asked[start : start + size]
         yield head + b",".join(_some_results(barrel, part, beside))
         head = b","
     yield b"]}" if asked else head + b"]}"

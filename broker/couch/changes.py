@@ -52,7 +52,8 @@ async def changes(call: Call) -> AnyAnswer:
 
 
 def _forwards(barrel: Barrel, asked: Asked) -> Iterator[bytes]:
-    """The answer in pieces. Blocks. A position that does not hold any more is the beginning."""
+    """The answer in pieces, an empty one for a page that tells nothing. Blocks. A position that does not hold any
+    more is the beginning."""
     start = barrel.resolve(asked.since)
     replay = barrel.replay(start.after, asked.patterns, docs=asked.reads_docs, leaves=False)
     piece, comma = _HEAD, b""
@@ -70,6 +71,8 @@ def _forwards(barrel: Barrel, asked: Asked) -> Iterator[bytes]:
             if rows:
                 yield piece + comma + _joined(rows)
                 piece, comma = b"", b","
+            else:
+                yield b""
         pending = barrel.pending(seq) if left == 0 else 0
         yield piece + _tail(barrel.position(seq), pending)
     finally:
@@ -99,6 +102,8 @@ def _backwards(barrel: Barrel, asked: Asked) -> Iterator[bytes]:
             head = found[-1].seq
             yield piece + comma + _joined(rows)
             piece, comma = b"", b","
+        else:
+            yield b""
         if len(found) < limit:
             break
     yield piece + _tail(barrel.position(head), 0)

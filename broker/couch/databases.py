@@ -137,7 +137,11 @@ async def set_security(call: Call) -> Answer:
         told = asked.get(group) or {}
         if not isinstance(told, dict):
             raise bad_request(f"`{group}` must be an object of names and roles.")
-        if told.get("names") or (set(told.get("roles") or ()) - {"_admin"}):
+        named = {part: told.get(part) or [] for part in ("names", "roles")}
+        for part, each in named.items():
+            if not isinstance(each, list) or not all(isinstance(text, str) for text in each):
+                raise bad_request(f"`{part}` of `{group}` must be an array of texts.")
+        if named["names"] or set(named["roles"]) - {"_admin"}:
             raise CouchError(
                 403, "forbidden", "Who may do what is decided by Spile's access rules, not by _security objects."
             )

@@ -29,6 +29,7 @@ from feeds.errors import BadRequest, Conflict, Deleted, SpileError
 from feeds.naming import new_id
 
 _CHECKED_INLINE_BYTES_MAX: Final = 32 << 10
+_GROWS: Final = b'"gzip"'
 _RELATED: Final = "multipart/related"
 _MIXED: Final = "multipart/mixed"
 _JSON: Final = "application/json"
@@ -202,8 +203,8 @@ def _written(written: Written, status: int = 201) -> Answer:
 
 
 async def _checked(call: Call, text: bytes, made: Callable[[bytes], Write]) -> Write:
-    """Larger bodies take milliseconds to check: on a thread, so that nobody else waits for it."""
-    if len(text) <= _CHECKED_INLINE_BYTES_MAX:
+    """Larger bodies take milliseconds to check, and so do those that grow: on a thread, so that nobody else waits."""
+    if len(text) <= _CHECKED_INLINE_BYTES_MAX and _GROWS not in text:
         return made(text)
     return await call.in_thread(made, text)
 

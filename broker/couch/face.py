@@ -99,7 +99,8 @@ def query_of(call: Call) -> Query:
 
 
 def check_json(call: Call) -> None:
-    """Refuse a body that does not say it is JSON: CouchDB wants that of every POST."""
+    """Refuse a body that does not say it is JSON: CouchDB wants that of every POST, from those that it knows."""
+    call.admit()
     kind = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
     if kind != _JSON:
         raise CouchError(415, "bad_content_type", "Content-Type must be application/json")

@@ -13,7 +13,7 @@ from broker.couch.query import Query
 from broker.http.feed_options import FeedOptions
 from feeds.errors import BadRequest
 from feeds.paths import id_levels
-from feeds.patterns import Pattern, parse_patterns
+from feeds.patterns import BYTES_MAX, LEVELS_MAX, Pattern, parse_patterns
 from feeds.positions import FIRST, NOW, Mark, Position, parse_since
 from feeds.rows import Row
 from feeds.selector import Selector
@@ -57,9 +57,12 @@ class Asked:
         """What finds every row that is told, and maybe some more; none: all are looked at."""
         if self.designs:
             return parse_patterns(["_id/_design/#"])
-        if self.ids is None or len(self.ids) > PATTERNS_MAX:
+        if not self.ids or len(self.ids) > PATTERNS_MAX:
             return ()
-        return parse_patterns(sorted("_id/" + id_levels(id) for id in self.ids)) if self.ids else ()
+        paths = sorted("_id/" + id_levels(id) for id in self.ids)
+        if any(len(path.encode()) > BYTES_MAX or path.count("/") >= LEVELS_MAX for path in paths):
+            return ()  # an id of many characters that are encoded there, or none of a document
+        return parse_patterns(paths)
 
     def tells(self, row: Row) -> bool:
         """Whether a row is one of those asked for."""

@@ -22,6 +22,7 @@ from feeds.storage.reading import Wanted
 _ASKED_BYTES_MAX: Final = 1 << 20
 _CHUNK: Final = 200
 SORTED_MAX: Final = 20_000  # documents held at once to be put in order
+_SORTED_BYTES_MAX: Final = 64 << 20
 _ANSWER_BYTES_MAX: Final = 64 << 20
 _UNNARROWED: Final = "No condition of the selector narrows the index: every document was looked at."
 
@@ -90,16 +91,19 @@ class _Looker:
     def in_order(self) -> list[bytes]:
         """Matches that have every field to sort by, sorted."""
         keyed = []
+        size = 0
         for document, doc in self._matches(None):
             key = [_field(doc, path) for path, _ in self._asked.sort]
             if any(part is _ABSENT for part in key):
                 continue
             keyed.append((_Key(key, [down for _, down in self._asked.sort]), document, doc))
-            if len(keyed) > SORTED_MAX:
+            size += len(document.body)
+            if len(keyed) > SORTED_MAX or size > _SORTED_BYTES_MAX:
                 raise CouchError(
                     400,
                     "no_usable_index",
-                    f"More than {SORTED_MAX} documents would have to be sorted: narrow it down.",
+                    f"More than {SORTED_MAX} documents, or {_SORTED_BYTES_MAX} bytes, would have to be sorted: "
+                    "narrow it down.",
                 )
         keyed.sort(key=lambda each: each[0])
         begin = self._asked.at + self._asked.skip

@@ -69,7 +69,7 @@ async def create_index(call: Call) -> Answer:
         "reduce": "_count",
         "options": {"def": {"fields": fields}},
     }
-    views = dict((before or {}).get("views") or {})
+    views = _views(before)
     if views.get(name) == view:
         return json_answer({"result": "exists", "id": id, "name": name})
     doc = {**(before or {}), "_id": id, "language": "query", "views": {**views, name: view}}
@@ -83,7 +83,7 @@ async def delete_index(call: Call) -> Answer:
     design, kind, name = ["", "", *call.param("index").rsplit("/", 2)][-3:]
     id = design if design.startswith(_DESIGN) else _DESIGN + design
     before = await call.in_thread(_read, barrel, id) if kind == "json" else None
-    views = dict((before or {}).get("views") or {})
+    views = _views(before)
     if before is None or name not in views:
         raise CouchError(404, "not_found", "missing")
     del views[name]
@@ -102,6 +102,13 @@ def _read(barrel: Barrel, id: str) -> dict[str, Any] | None:
         return barrel.get(id).data
     except NotFound:
         return None
+
+
+def _views(design: dict[str, Any] | None) -> dict[str, Any]:
+    views = (design or {}).get("views") or {}
+    if not isinstance(views, dict):
+        raise bad_request("The `views` of that design document are no object.")
+    return dict(views)
 
 
 def _defined(barrel: Barrel) -> Iterator[dict[str, Any]]:

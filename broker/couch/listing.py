@@ -21,6 +21,9 @@ from feeds.storage.listing import PAGE, Listed, count_documents, find_documents,
 
 _ASKED_BYTES_MAX: Final = 8 << 20
 _KEYS_MAX: Final = 100_000
+# Read together: documents of up to 8 MiB each, contents of up to 16 MiB of each as base64.
+_DOCS: Final = 100
+_DOCS_WITH_CONTENTS: Final = 10
 _DESIGN: Final = ("_design/", "_design0")
 
 
@@ -37,6 +40,13 @@ class Range:
     docs: bool
     beside: Beside
     update_seq: bool
+
+    @property
+    def page(self) -> int:
+        """How many are read at a time."""
+        if not self.docs:
+            return PAGE
+        return _DOCS_WITH_CONTENTS if self.beside.attachments else _DOCS
 
     @classmethod
     def of(cls, query: Query, within: tuple[str, str]) -> Range:
@@ -129,7 +139,7 @@ def _in_order(barrel: Barrel, asked: Range, within: tuple[str, str]) -> Iterator
     low, high, more = asked.low, asked.high, asked.low < asked.high and asked.limit != 0
     comma = b""
     while more:
-        page = list_documents(barrel, low, high, descending=asked.descending)
+        page = list_documents(barrel, low, high, descending=asked.descending, limit=asked.page)
         more = page.more
         if page.documents:
             last = page.documents[-1].id
@@ -143,6 +153,8 @@ def _in_order(barrel: Barrel, asked: Range, within: tuple[str, str]) -> Iterator
         if live:
             yield piece + comma + b",".join(_rows(barrel, [(each.id, each) for each in live], asked))
             piece, comma = b"", b","
+        else:
+            yield b""
     yield piece + b"]}"
 
 
@@ -151,8 +163,8 @@ def _by_keys(barrel: Barrel, keys: Sequence[Any], asked: Range) -> Iterator[byte
     chosen = list(keys)[::-1] if asked.descending else list(keys)
     chosen = chosen[asked.skip :] if asked.limit is None else chosen[asked.skip : asked.skip + asked.limit]
     piece, comma = _head(barrel, asked, None), b""
-    for start in range(0, len(chosen), PAGE):
-        part = chosen[start : start + PAGE]
+    for start in range(0, len(chosen), asked.page):
+        part = chosen[start : start + asked.page]
         known = find_documents(barrel, [key for key in part if isinstance(key, str)])
         found = [(key, known.get(key) if isinstance(key, str) else None) for key in part]
         yield piece + comma + b",".join(_rows(barrel, found, asked))

@@ -34,7 +34,10 @@ async def paged_answer(call: Call, pages: Iterator[bytes], *, contents: bool = F
 
 
 class Paged:
-    """Chunks out of an iterator that blocks. A step that was given up is waited for."""
+    """Chunks out of an iterator that blocks. A step that was given up is waited for.
+
+    Empty pieces are passed over: with them an iterator gives its thread to others in between.
+    """
 
     def __init__(self, call: Call, pages: Iterator[bytes], contents: bool) -> None:
         self._in_thread: Any = call.in_step if contents else call.in_thread
@@ -50,7 +53,9 @@ class Paged:
         if self._ready is not None:
             piece, self._ready = self._ready, None
             return piece
-        return await self._in_thread(self._step)  # type: ignore[no-any-return]
+        while (piece := await self._in_thread(self._step)) == b"":
+            pass
+        return piece
 
     async def close(self) -> None:
         await self._in_thread(self._close)

@@ -27,7 +27,7 @@ async def sign_in(call: Call) -> Answer:
     if cookie is None:
         raise CouchError(401, "unauthorized", "Name or password is incorrect.")
     told = {"ok": True, "name": name, "roles": ["_admin"]}
-    return json_answer(told, headers=[_cookie(call, cookie, MAX_AGE_S)])
+    return json_answer(told, headers=[_cookie(cookie, MAX_AGE_S)])
 
 
 async def tell_session(call: Call) -> Answer:
@@ -45,7 +45,7 @@ async def tell_session(call: Call) -> Answer:
 
 async def sign_out(call: Call) -> Answer:
     """Take the cookie away."""
-    return json_answer({"ok": True}, headers=[_cookie(call, "", 0)])
+    return json_answer({"ok": True}, headers=[_cookie("", 0)])
 
 
 async def _given(call: Call) -> tuple[str, str]:
@@ -67,7 +67,7 @@ async def _given(call: Call) -> tuple[str, str]:
     return name, password
 
 
-def _cookie(call: Call, value: str, max_age_s: int) -> Header:
-    """Not for scripts, and for pages of this site alone, unless one of another origin that may asks over HTTPS."""
+def _cookie(value: str, max_age_s: int) -> Header:
+    """Not for scripts, and for pages of this site alone."""
     parts = [f"{COOKIE}={value}", "Version=1", "Path=/", f"Max-Age={max_age_s}", "HttpOnly", "SameSite=Lax"]
     return b"set-cookie", "; ".join(parts).encode()

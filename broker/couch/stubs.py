@@ -92,7 +92,15 @@ def given(value: Any) -> Any:
     """What a client says under `_attachments`, in Spile's words. What is no attachment is left to be refused."""
     if not isinstance(value, dict):
         raise bad_request("Attachments property must be a JSON object.")
-    return {name: _given(name, each) for name, each in value.items()}
+    found = {}
+    left = INLINE_BYTES_MAX  # of all of them together, since all are in memory
+    for name, told in value.items():
+        if isinstance(told, dict) and told.get("encoding") == GZIP and told.get("data") is not None:
+            plain = _inflated(name, told["data"], left)
+            left -= len(plain)
+            told = {**told, "data": b64encode(plain).decode()}
+        found[name] = _given(name, told)
+    return found
 
 
 def _given(name: str, told: Any) -> Any:
@@ -102,8 +110,6 @@ def _given(name: str, told: Any) -> Any:
     if "data" in found:
         found.pop("stub", None)
         found.pop("follows", None)
-        if told.get("encoding") == GZIP:
-            found["data"] = _inflated(name, found["data"])
     elif found.get("follows"):
         found.pop("stub", None)
     else:
@@ -140,11 +146,11 @@ def check_data(name: str, data: Any) -> None:
     _decoded(name, data)
 
 
-def _inflated(name: str, data: Any) -> str:
-    inflating = Inflating(name, INLINE_BYTES_MAX)
+def _inflated(name: str, data: Any, bytes_max: int) -> bytes:
+    inflating = Inflating(name, bytes_max)
     plain = b"".join(inflating.plain(_decoded(name, data)))
     inflating.end()
-    return b64encode(plain).decode()
+    return plain
 
 
 def missing_stub(id: str, name: str) -> CouchError:

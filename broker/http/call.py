@@ -103,6 +103,10 @@ class Call:
             self._who = self.services.access.who(self.headers, client[0] if client else "")
         return self._who
 
+    def admit(self) -> str:
+        """As `who`, asked before anything of the body is looked at that says what the request is about."""
+        return self.who
+
     def allow(self, verb: Verb, barrel: str = "", path: str = "#") -> None:
         """Forbidden or Unauthorized unless the client may do this."""
         self.services.access.decide(self.who, verb, barrel, path)

@@ -46,6 +46,7 @@ def whose_headers(told: ReadTold) -> list[Header]:
 
 async def p2p_write(call: Call) -> Answer:
     """Pass on a revision that is here."""
+    call.admit()
     asked = read_asked(await call.body(_ASKED_BYTES_MAX), WriteAsked)
     name, reach = call.param("barrel"), asked.reach()
     call.allow("write", name, f"_id/{id_levels(check_id(asked.id))}")
@@ -57,6 +58,7 @@ async def p2p_write(call: Call) -> Answer:
 
 async def p2p_read(call: Call) -> Answer:
     """Give a document from here, or from peers."""
+    call.admit()
     asked = read_asked(await call.body(_ASKED_BYTES_MAX), ReadAsked)
     name, search = call.param("barrel"), asked.search()
     path = f"_id/{id_levels(check_id(asked.id))}"

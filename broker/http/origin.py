@@ -32,7 +32,7 @@ def check_origin(headers: _Headers, origins: Collection[str]) -> None:
     if origin is None or origin in origins:
         return
     host = _find(headers, b"host")
-    if host is None or urlsplit(origin).netloc.lower() != host.lower():
+    if host is None or _place(origin) != host.lower():
         raise Forbidden(
             f"Pages of {origin[:80]!r} may not do this.",
             hint="Use the service's own address, or add the origin to its allowed origins.",
@@ -44,6 +44,13 @@ def _find(headers: _Headers, name: bytes) -> str | None:
         if given == name:
             return value.decode("latin-1")
     return None
+
+
+def _place(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return None  # no address at all
 
 
 def _name(host: str) -> str:

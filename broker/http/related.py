@@ -63,7 +63,7 @@ def read_related(
 ) -> Related:
     """Take a body in, storing its contents; `prepare` makes a write of the document's text. Blocks.
 
-    Parts that come compressed (gzip) are taken where they may have `inflated_bytes_max`, and stored plain.
+    Parts that come compressed (gzip) are taken where they may have `inflated_bytes_max` together, and stored plain.
 
     Raises what is wrong with it, after which nothing of the part that was coming in is left; contents that were
     complete by then are given up by the collector, as no document names them.
@@ -97,7 +97,8 @@ class _Parts:
         self._follows: dict[str, Content] = {}
         self._name = ""
         self._incoming: Incoming | None = None
-        self._inflated_bytes_max = inflated_bytes_max
+        self._takes_compressed = inflated_bytes_max > 0
+        self._inflated_left = inflated_bytes_max
         self._inflating: Inflating | None = None
         self._is_ended = False
 
@@ -139,7 +140,7 @@ class _Parts:
         self._field = self._value = b""
 
     def headers_finished(self) -> None:
-        is_compressed = self._head.get("content-encoding", "").lower() == _GZIP and self._inflated_bytes_max > 0
+        is_compressed = self._head.get("content-encoding", "").lower() == _GZIP and self._takes_compressed
         if is_compressed and self._write is not None:
             del self._head["content-encoding"]
         for name in ("content-encoding", "content-transfer-encoding"):
@@ -153,7 +154,7 @@ class _Parts:
         if given.content_type is None and "content-type" in self._head:
             self._set(self._name, replace(given, content_type=self._head["content-type"]))
         self._incoming = self._blobs.contents.begin(given.length)
-        self._inflating = Inflating(self._name, self._inflated_bytes_max) if is_compressed else None
+        self._inflating = Inflating(self._name, self._inflated_left) if is_compressed else None
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
         if self._incoming is not None and self._inflating is not None:
@@ -176,6 +177,7 @@ class _Parts:
             return
         if self._inflating is not None:
             self._inflating.end()
+            self._inflated_left -= self._incoming.size
         stored = self._incoming.finish()
         self._incoming = None
         given = self._awaited.pop(self._name)

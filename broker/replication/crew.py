@@ -45,6 +45,7 @@ class Crew:
         self._hint = hint
         self._works: dict[str, Work] = {}
         self._left: set[asyncio.Task[None]] = set()  # abandoned, and not at their end yet
+        self._turns = 0  # how often all was abandoned: it may happen while the database is asked
 
     @property
     def works(self) -> list[Work]:
@@ -58,12 +59,15 @@ class Crew:
 
     async def fit(self, fence: Fence | None) -> None:
         """Stop what is not wanted any more, keep how far everything is, and begin what is wanted."""
+        turn = self._turns
         entries = {entry.id: entry for entry in await self._do(self._ledger.entries)}
         for id, work in self._works.items():
             entry = entries.get(id)
             if entry is None or not entry.runs or entry.row.version != work.entry.row.version:
                 work.runner.stop()
         gone = await self.keep(fence)
+        if turn != self._turns:
+            return
         for entry in entries.values():
             # What has ended just now may stand there as it was before that: the next look finds it as it is.
             if entry.runs and entry.id not in self._works and entry.id not in gone:
@@ -83,7 +87,7 @@ class Crew:
         for work, report in moved:
             work.kept, work.kept_at = report.settled(), now
         for work in ended:
-            del self._works[work.entry.id]
+            self._works.pop(work.entry.id, None)
             self._hint()
         return {work.entry.id for work in ended}
 
@@ -95,6 +99,7 @@ class Crew:
 
     def abandon(self) -> None:
         """End everything at once, and keep nothing: another process goes on with it."""
+        self._turns += 1
         for work in self.works:
             task = work.runner.task
             self._left.add(task)

@@ -131,13 +131,14 @@ class Tasks:
         """
         if task.continuous:
             raise BadRequest("What is continuous has no end to be waited for", hint="Leave `continuous` out.")
-        if self._stopping:
-            raise Unavailable("The service is being stopped")
         runner = self._crew.runner(task.id)
-        if runner is not None:
+        if runner is not None and not self._stopping:
             await asyncio.wait([runner.task])
             return _outcome(task, runner)
-        once = self._once.get(task.id)
+        while (once := self._once.get(task.id)) is not None and not once.waiting:
+            await asyncio.wait([once.runner.task])  # nobody waited for it any more, and it is being ended
+        if self._stopping:
+            raise Unavailable("The service is being stopped")
         if once is None:
             if len(self._once) >= self._count_max:
                 raise TooLarge(f"{len(self._once)} replications run already", hint="Wait until one has ended.")

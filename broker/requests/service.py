@@ -54,7 +54,7 @@ _ANSWERED: dict[str, tuple[Serve, str]] = {
 
 # What waits for the writer, as verbs and as calls by name.
 _WRITING = frozenset(("put", "set", "merge", "delete"))
-_WRITING_CALLS = frozenset(("bulk", "local", "body_put", "blob_put", "create", "purge", "resolve"))
+_WRITING_CALLS = frozenset(("bulk", "local", "body_put", "blob_drop", "blob_put", "create", "purge", "resolve"))
 
 
 def _writes(verb: str, rest: str) -> bool:

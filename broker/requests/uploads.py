@@ -100,7 +100,7 @@ class Uploads:
             async with lane.turn:
                 part, data, token = await serving.checked(len(asked.payload), lambda: _read(asked))
                 with _about(part.upload):
-                    serving.allow(asked, "write", document_path(part.id))
+                    serving.allow(asked, "write", _path(part))
                     barrel = serving.barrel(asked)
                     key = (asked.client.name, barrel.name, part.upload)
                     done = self._finished.get(key)
@@ -217,6 +217,11 @@ def _read(asked: Asked) -> tuple[_Part, bytes, str | None]:
         return part, b64decode(part.data, validate=True), body.token
     except ValueError as error:
         raise BadRequest(f"`data` is not base64: {error}", upload=part.upload) from None
+
+
+def _path(part: _Part) -> str:
+    """What has to be allowed: all of the barrel where stubs may name whatever any of its documents has."""
+    return "#" if part.verb == "replicate" else document_path(part.id)
 
 
 def _prepare(asked: Asked, part: _Part, whole: bytes, token: str | None, bytes_max: int) -> Prepared:

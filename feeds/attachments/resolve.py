@@ -68,7 +68,7 @@ def _stub(name: str, given: Given, parent: Stubs, generation: int, holdings: Hol
         return _of(given.content.digest, given.content.length, given.content_type, revpos)
     if given.is_waiting:
         raise ValueError(f"the content of {name!r} was not stored before it was written")
-    kept = _kept(name, given, parent, holdings)
+    kept = _kept(name, given, parent, holdings, replicated)
     if kept is not None and kept.link is not UNSET:
         return Stub(content_type=kept.content_type, link=kept.link, revpos=revpos)
     if kept is not None:
@@ -76,7 +76,7 @@ def _stub(name: str, given: Given, parent: Stubs, generation: int, holdings: Hol
         _check_length(name, given, kept.length)
         return _of(kept.digest, kept.length, given.content_type or kept.content_type, revpos)
     content = holdings.held(given.sha256, given.md5) if replicated else None
-    own = parent.get(name)
+    own = _of_its_name(name, given, parent, replicated)
     if content is None and replicated and given.md5 is not None and own is not None and own.digest is not UNSET:
         # CouchDB tells the md5 of what it has compressed: there the name alone says what is meant.
         assert own.length is not UNSET and own.content_type is not UNSET
@@ -91,18 +91,26 @@ def _of(digest: str, length: int, content_type: str | None, revpos: int) -> Stub
     return Stub(content_type=content_type or DEFAULT_TYPE, digest=digest, length=length, revpos=revpos, stub=True)
 
 
-def _kept(name: str, given: Given, parent: Stubs, holdings: Holdings) -> Stub | None:
+def _kept(name: str, given: Given, parent: Stubs, holdings: Holdings, replicated: bool) -> Stub | None:
     """What of the parent's a stub means: the one of its name, or (renamed) another with its digest."""
-    own = parent.get(name)
     if given.sha256 is None and given.md5 is None:
-        return own
-    for each in (own, *parent.values()):
+        return _of_its_name(name, given, parent, replicated)
+    for each in (parent.get(name), *parent.values()):
         sha256 = each.sha256 if each is not None else None
         if sha256 is None or (given.sha256 or sha256) != sha256:
             continue
         if given.md5 is None or holdings.md5_of(sha256) == given.md5:
             return each
     return None
+
+
+def _of_its_name(name: str, given: Given, parent: Stubs, replicated: bool) -> Stub | None:
+    """What the parent has under the name. A replicated stub that came with another revision is of something else,
+    which is not here: its own parent may have been compacted, and this be an ancestor's."""
+    own = parent.get(name)
+    if own is not None and replicated and given.revpos not in (None, own.revpos):
+        return None
+    return own
 
 
 def _check_length(name: str, given: Given, length: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 from feeds.blobs.claims import Claims
 from feeds.blobs.names import OFFSET_MAX
@@ -74,12 +75,13 @@ class OwnedFile:
             self._tail = max(self._tail, end)
             return fresh
 
-    def voided(self, start: int, end: int) -> tuple[int, int]:
-        """The write to a claimed range failed; gives the range together with those before it that failed as well."""
+    def void(self, start: int, end: int, give_back: Callable[[int, int, tuple[int, int]], object]) -> None:
+        """The write to a claimed range failed: have its room given back, and that of blocks that it shares with those
+        before it that failed as well. Nobody takes any of them meanwhile."""
         with self._changed:
             first = self._void[0] if self._void[1] == start else start
             self._void = first, end
-            return self._void
+            give_back(start, end, self._void)
 
     def claim_all(self) -> int:
         """Wait until nobody works on the file, and take all of it: nothing is appended to it from now on, and what

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import partial
 
 from feeds.blobs.checksums import RawRow, crc32c, cut
 from feeds.blobs.committer import Committer
@@ -153,8 +154,7 @@ class Register:
                 if not held:
                     write_all(handle.fd, data, start)
             except BaseException:
-                end = start + len(data)
-                punch(handle.fd, start, end, owner.voided(start, end))  # a part of it may have found room
+                owner.void(start, start + len(data), partial(punch, handle.fd))  # a part of it may have found room
                 self._handles.give(handle)
                 raise
         except BaseException as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 from feeds.blobs.checksums import RawRow
@@ -76,7 +77,7 @@ class WriteStep(Step):
     def _let_go(self, handles: Handles, void: bool) -> None:
         start, end = self.rows[0][0], self.rows[-1][0] + self.rows[-1][1]
         if void:
-            punch(self.handle.fd, start, end, self.owner.voided(start, end))
+            self.owner.void(start, end, partial(punch, self.handle.fd))
         handles.give(self.handle)
         self.owner.release(start)
 

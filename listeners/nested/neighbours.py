@@ -105,6 +105,9 @@ class Neighbours:
             await self._held.popitem()[1].stack.aclose()
 
     async def _make_room(self) -> None:
-        idle = [key for key, held in self._held.items() if not held.users]
-        for key in idle[: max(0, len(self._held) - OPEN_MAX)]:
-            await self._held.pop(key).stack.aclose()
+        while len(self._held) > OPEN_MAX:
+            # Looked up each time: while one is closed, others are taken into use, and closed by others.
+            idle = next((key for key, held in self._held.items() if not held.users), None)
+            if idle is None:
+                return
+            await self._held.pop(idle).stack.aclose()

@@ -1,7 +1,8 @@
 """How far a replication is, as both sides keep it, and where one goes on that was interrupted.
 
 Pure. A checkpoint holds the sessions of one replication, newest first. The target's is written first, then the
-source's: what both know of one session is surely at the target.
+source's: what both know of one session is surely at the target, if it is still the life of the target that it was
+written to.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     doc_write_failures: int = 0
     target_only: bool = False
     """The source takes no checkpoints."""
+    target_epoch: str = ""
+    """The life of the target that this is about; empty where that is not told."""
+    number: int = 0
+    """Which record of its session this is."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -54,19 +59,22 @@ def read_checkpoint(stored: Any, rev: str | None) -> Checkpoint | None:
     return msgspec.structs.replace(found, rev=rev) if found.history else None
 
 
-def resume_at(source: Checkpoint | None, target: Checkpoint | None) -> str | None:
-    """The newest position that both sides know of, None to begin at the first.
+def resume_at(source: Checkpoint | None, target: Checkpoint | None, target_epoch: str) -> str | None:
+    """The newest position that both sides know of in this life of the target, None to begin at the first.
 
-    Of a session that both know, the source's record counts: it was written when the target had taken it.
+    Of a session that both know, the source's record counts: it was written when the target had taken it. A target
+    that stands further back has lost what it had taken, and its own record counts.
     """
     if target is None:
         return None
     known = {} if source is None else {session.session_id: session for session in source.history}
     for session in target.history:
+        if session.target_epoch not in ("", target_epoch):
+            continue  # it was written by whoever did not know yet that the target had been created again
         if session.target_only:
             return session.recorded_seq
         if session.session_id in known:
-            return known[session.session_id].recorded_seq
+            return min(known[session.session_id], session, key=lambda each: each.number).recorded_seq
     return None
 
 

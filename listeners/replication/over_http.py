@@ -13,7 +13,8 @@ import httpx
 import msgspec
 
 from feeds.attachments.given import read_digest
-from feeds.errors import BadRequest, Exists, NotFound, SpileError
+from feeds.errors import BadRequest, Conflict, Exists, NotFound, SpileError, Unavailable
+from listeners.backoff import Backoff
 from listeners.links.address import Address, parse_address
 from listeners.links.websocket import WebSocketLink
 from listeners.replication.answers import Diff, Outcomes, ReadMany, fetched, outcome, parts, whole, with_uploads
@@ -28,6 +29,8 @@ from listeners.replication.streamed import asked_stream, streamed_pages
 PART_BYTES = 2 << 20  # of a content on its way: held in memory, and sent again where the link broke
 _ASKED_AT_ONCE = 8
 _RESUMES_MAX = 5  # of one content without getting any further
+_BUSY_S = (0.2, 5.0)  # waits for a target that is busy with the same content
+_BROKEN_MAX = 100  # uploads that may be gone on with; of older ones the target forgets what came
 
 _encode = msgspec.json.Encoder().encode
 
@@ -71,6 +74,7 @@ class HttpPeer:
         self._requests = Requests(parsed, token)
         self._place = f"/barrels/{segment(parsed.barrel)}"
         self._epoch = ""
+        self._broken: dict[str, str] = {}  # uploads that broke off, by digest
 
     @property
     def name(self) -> str:
@@ -171,18 +175,46 @@ class HttpPeer:
             return (
                 await self._requests.json("POST", f"{self._place}/uploads", _Upload, content, headers=headers)
             ).upload
-        begun = await self._requests.json("POST", f"{self._place}/uploads", _Upload, None, headers=headers)
-        place = f"{self._place}/uploads/{segment(begun.upload)}"
+        upload = self._broken.pop(blob.digest, None)  # so that nobody else goes on with it meanwhile
         try:
-            await self._send_parts(place, blob, read)
+            begun = None if upload is None else await self._stands(upload)
+            if begun is None:
+                begun = await self._requests.json("POST", f"{self._place}/uploads", _Upload, None, headers=headers)
+            upload = begun.upload
+            await self._send_parts(begun, blob, read)
         except SpileError as error:
-            if not error.retryable:
-                await self._requests.send("DELETE", place)
+            if error.retryable:
+                self._broke_off(blob, upload)
+            elif upload is not None:
+                await self._requests.send("DELETE", self._upload(upload))
             raise
-        return begun.upload
+        except asyncio.CancelledError:
+            self._broke_off(blob, upload)
+            raise
+        return upload
 
-    async def _send_parts(self, place: str, blob: Blob, read: Read) -> None:
-        offset, complete, tries = 0, False, 0
+    def _broke_off(self, blob: Blob, upload: str | None) -> None:
+        """Whoever sends this content the next time goes on with this upload."""
+        if upload is not None:
+            self._broken[blob.digest] = upload
+            if len(self._broken) > _BROKEN_MAX:
+                del self._broken[next(iter(self._broken))]
+
+    def _upload(self, upload: str) -> str:
+        return f"{self._place}/uploads/{segment(upload)}"
+
+    async def _stands(self, upload: str) -> _Upload | None:
+        """How far an upload is; None where there is none any more."""
+        try:
+            answer = await self._requests.send("HEAD", self._upload(upload))
+        except NotFound:
+            return None
+        complete = answer.headers.get("upload-complete") == "?1"
+        return _Upload(upload, int(answer.headers.get("upload-offset", "0")), complete)
+
+    async def _send_parts(self, begun: _Upload, blob: Blob, read: Read) -> None:
+        place, offset, complete, tries = self._upload(begun.upload), begun.size, begun.complete, 0
+        busy = Backoff(*_BUSY_S)
         while not complete:
             try:
                 async with aclosing(parts(read, offset, blob.length, PART_BYTES)) as pieces:
@@ -193,17 +225,26 @@ class HttpPeer:
                         digest = b64encode(hashlib.sha256(part).digest()).decode()
                         if part:
                             headers["Content-Digest"] = f"sha-256=:{digest}:"
-                        told = await self._requests.json("PATCH", place, _Upload, part, headers=headers)
+                        try:
+                            told = await self._requests.json("PATCH", place, _Upload, part, headers=headers)
+                        except NotFound as gone:
+                            raise Unavailable(gone.reason) from None  # it was given up: it is begun anew
                         offset, complete, tries = told.size, told.complete, 0
                 if not complete:
                     raise Unfit(f"The source gave {offset} of the {blob.length} bytes of {blob.digest}")
             except SpileError as error:
                 tries += 1
-                if not error.retryable or tries > _RESUMES_MAX:
+                if isinstance(error, Conflict):
+                    # The target still has to do with a part of which the answer was lost, or stands elsewhere.
+                    if tries > _RESUMES_MAX:
+                        raise Unavailable(error.reason) from None
+                    await asyncio.sleep(busy.next())
+                elif not error.retryable or tries > _RESUMES_MAX:
                     raise
-                answer = await self._requests.send("HEAD", place)
-                offset = int(answer.headers.get("upload-offset", "0"))
-                complete = answer.headers.get("upload-complete") == "?1"
+                stands = await self._stands(begun.upload)
+                if stands is None:
+                    raise Unavailable(error.reason) from None
+                offset, complete = stands.size, stands.complete
 
     async def write(self, docs: Sequence[Fetched], handles: Handles) -> list[bool | SpileError]:
         texts = [with_uploads(doc, handles) for doc in docs]

@@ -24,7 +24,7 @@ from listeners.replication.checkpoints import Checkpoint, read_checkpoint
 from listeners.replication.errors import BadPeer, Unfit
 from listeners.replication.filters import Filter
 from listeners.replication.local import NOT_THERE, behind_of
-from listeners.replication.over_mqtt_blobs import blob_read, blob_written
+from listeners.replication.over_mqtt_blobs import Broken, blob_read, blob_written
 from listeners.replication.over_mqtt_calls import TIMES, Calls, CallTimes
 from listeners.replication.packets import PACKET_BYTES, data_bytes, packets
 from listeners.replication.peer import Blob, Differences, Fetched, Handles, Identity, Page, Read, Told, Wanted
@@ -94,6 +94,7 @@ class MqttPeer:
         self._packet_bytes = packet_bytes
         self._epoch = ""
         self._large = asyncio.Lock()
+        self._broken = Broken()
 
     @property
     def name(self) -> str:
@@ -198,7 +199,7 @@ class MqttPeer:
 
     async def write_blob(self, blob: Blob, read: Read) -> str:
         """An upload, in parts; what is there already of one that broke off is not sent again."""
-        return await blob_written(self._calls, blob, read, data_bytes(self._packet_bytes))
+        return await blob_written(self._calls, blob, read, data_bytes(self._packet_bytes), self._broken)
 
     async def write(self, docs: Sequence[Fetched], handles: Handles) -> list[bool | SpileError]:
         texts = [with_uploads(doc, handles) for doc in docs]

@@ -9,6 +9,7 @@ from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import NamedTuple
 
 import msgspec
 
@@ -25,6 +26,7 @@ log = logging.getLogger("spile.replication")
 AHEAD = 4  # ranges on their way at once: the way there and back is spent once for them
 _RESUMES_MAX = 5  # of one content without getting any further
 _RESTS_S = (0.2, 5.0)
+_BROKEN_MAX = 100  # uploads that may be gone on with; of older ones the service forgets what came
 
 _encode = msgspec.json.Encoder().encode
 
@@ -85,31 +87,67 @@ async def _range(calls: Calls, blob: Blob, offset: int) -> bytes:
     return data
 
 
-async def blob_written(calls: Calls, blob: Blob, read: Read, part_bytes: int) -> str:
+class Reached(NamedTuple):
+    """How far an upload is, and what it is called."""
+
+    upload: str
+    id: str | None = None
+    """Its name with the service, which outlives ours."""
+    offset: int = 0
+
+
+class Broken:
+    """Uploads that broke off, by digest."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, Reached] = {}
+
+    def take(self, digest: str) -> Reached:
+        """The one to go on with, which nobody else goes on with meanwhile; a new one where there is none."""
+        return self._places.pop(digest, None) or Reached(secrets.token_hex(8))
+
+    def keep(self, digest: str, reached: Reached) -> None:
+        """Whoever sends this content the next time goes on with this upload."""
+        self._places[digest] = reached
+        if len(self._places) > _BROKEN_MAX:
+            del self._places[next(iter(self._places))]
+
+
+async def blob_written(calls: Calls, blob: Blob, read: Read, part_bytes: int, broken: Broken) -> str:
     """Send a content in parts of a size; the id of its upload."""
     if read_digest(blob.digest)[0] is None:
         raise BadRequest(f"{blob.digest} is no sha256", hint="The source names contents as the target does not.")
-    sending = _Sending(calls, blob, read, part_bytes)
+    sending = _Sending(calls, blob, read, part_bytes, broken.take(blob.digest))
     try:
         return await sending.run()
     except SpileError as error:
-        if not error.retryable:
+        if error.retryable:
+            broken.keep(blob.digest, sending.reached)
+        else:
             await sending.give_up()
+        raise
+    except asyncio.CancelledError:
+        broken.keep(blob.digest, sending.reached)
         raise
 
 
 class _Sending:
     """One content on its way."""
 
-    def __init__(self, calls: Calls, blob: Blob, read: Read, part_bytes: int) -> None:
+    def __init__(self, calls: Calls, blob: Blob, read: Read, part_bytes: int, reached: Reached) -> None:
         self._calls = calls
         self._blob = blob
         self._read = read
         self._part_bytes = part_bytes
-        self._upload = secrets.token_hex(8)
-        self._id: str | None = None  # its name with the service, which outlives ours
-        self._offset = 0
+        self._upload = reached.upload
+        self._id = reached.id
+        self._offset = reached.offset
         self._rests = _Rests()
+
+    @property
+    def reached(self) -> Reached:
+        """Where whoever goes on with it begins."""
+        return Reached(self._upload, self._id, self._offset)
 
     async def run(self) -> str:
         if self._blob.length <= self._part_bytes:

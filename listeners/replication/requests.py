@@ -49,7 +49,7 @@ class Requests:
             auth = httpx.BasicAuth(address.user, address.password or "")
         self._client = httpx.AsyncClient(
             base_url=self.base,
-            headers={"Authorization": f"Bearer {token}"} if token is not None else None,
+            headers=_ASKS if token is None else {**_ASKS, "Authorization": f"Bearer {token}"},
             auth=auth,
             timeout=httpx.Timeout(ANSWER_S_MAX, connect=CONNECT_S_MAX),
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=KEPT_MAX),
@@ -166,4 +166,5 @@ def _bare(headers: httpx.Headers) -> dict[str, str]:
     return {name: value for name, value in headers.items() if name not in _OF_TRANSFER}
 
 
+_ASKS = {"Accept-Encoding": "identity"}  # bodies are taken as they come, also from what stands in between
 _OF_TRANSFER = {"transfer-encoding", "content-length", "content-encoding"}

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from datetime import UTC, datetime
+from itertools import count
 from typing import TypeVar
 
 from feeds.errors import Conflict, Forbidden, SpileError, Timeout
@@ -54,6 +55,7 @@ class Session:
         self._counted = (progress.read, progress.written, progress.refused)
         self._checkpoints: dict[str, Checkpoint | None] = {}
         self._saved: str | None = None
+        self._numbers = count(1)  # of the records
         self._target_only = False
         self._ends: tuple[Identity, Identity] | None = None
 
@@ -67,7 +69,7 @@ class Session:
         at_source = await self._try(lambda: self._source.checkpoint(id))
         at_target = await self._try(lambda: self._target.checkpoint(id))
         self._checkpoints = {"source": at_source, "target": at_target}
-        since = resume_at(at_source, at_target)
+        since = resume_at(at_source, at_target, target.epoch)
         self._prefix = Prefix(since)
         self._saved = self._progress.position = since
         self._progress.caught_up = False
@@ -207,6 +209,7 @@ class Session:
         self._progress.checkpoints += 1
 
     def _record(self, position: str) -> Record:
+        assert self._ends is not None
         read, written, refused = self._counted
         return Record(
             session_id=self._session_id,
@@ -217,6 +220,8 @@ class Session:
             docs_written=self._progress.written - written,
             doc_write_failures=self._progress.refused - refused,
             target_only=self._target_only,
+            target_epoch=self._ends[1].epoch,
+            number=next(self._numbers),
         )
 
     async def _save_at(self, side: str, peer: Peer, record: Record) -> None:

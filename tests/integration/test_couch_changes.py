@@ -11,7 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from feeds import Barrel
+from broker.couch.changes import _forwards
+from broker.couch.feed_options import read_asked
+from broker.couch.query import Query
+from feeds import Barrel, Store
 
 from .http_tools import Served, fill, served
 
@@ -41,6 +44,17 @@ def ids(answer: Any) -> list[str]:
 
 
 # Once
+
+
+def test_of_a_page_without_rows_the_step_ends_as_well(tmp_path: Path) -> None:
+    """So that looking through all of a barrel keeps no reader's thread to the end."""
+    with Store.open(tmp_path) as store:
+        barrel = store.create("db")
+        barrel.bulk([{"_id": f"d{n}"} for n in range(2_500)])
+        asked = read_asked(Query(b"filter=_selector"), {"selector": {"n": 1}}, None)
+        *steps, last = _forwards(barrel, asked)
+        assert len(steps) > 1 and set(steps) == {b""}
+        assert json.loads(last)["results"] == []
 
 
 async def test_each_document_has_one_row_at_its_newest_change(web: Served) -> None:
@@ -114,6 +128,10 @@ async def test_rows_are_chosen_by_ids(web: Served) -> None:
     assert ids(answer.json()) == ["d3", "d11", "_design/x"]
     assert ids(await changes(web, filter="_doc_ids", doc_ids='["d5"]')) == ["d5"]
     assert ids(await changes(web, filter="_design")) == ["_design/x"]
+    long = "%" * 512
+    db(web).put({"_id": long})
+    answer = await web.client.post(CHANGES, params={"filter": "_doc_ids"}, json={"doc_ids": ["d3", long, "a/" * 99]})
+    assert ids(answer.json()) == ["d3", long]
     many = {"doc_ids": [f"d{n}" for n in range(2, 3_000)]}
     answer = await web.client.post(CHANGES, params={"filter": "_doc_ids", "limit": 3}, json=many)
     assert ids(answer.json()) == ["d2", "d3", "d4"]

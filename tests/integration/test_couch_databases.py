@@ -9,7 +9,10 @@ from typing import Any
 
 import pytest
 
+from broker.couch.listing import Range, _by_keys, _in_order
+from broker.couch.query import Query
 from feeds import Barrel
+from feeds.storage.ids import LAST
 
 from .http_tools import Served, served
 
@@ -146,6 +149,9 @@ async def test_a_security_object_that_would_not_be_kept_to_is_refused(web: Serve
     assert (await web.client.put(f"{DB}/_security", json=nobody)).json() == {"ok": True}
     closed = {**nobody, "members": {"names": ["ann"], "roles": []}}
     assert (await web.client.put(f"{DB}/_security", json=closed)).status_code == 403
+    for odd in (7, "x", [[]], [{}], {"a": 1}):
+        wrong = {"members": {"roles": odd}}
+        assert (await web.client.put(f"{DB}/_security", json=wrong)).status_code == 400, odd
 
 
 # Lists
@@ -183,6 +189,17 @@ async def test_long_lists_come_whole(web: Served) -> None:
     assert (await rows(web)) == ids
     assert (await rows(web, descending=True, include_docs=True)) == ids[::-1]
     assert (await rows(web, skip=600, limit=550)) == ids[600:1150]
+
+
+@pytest.mark.parametrize(
+    ("options", "pieces"), [(b"", 1), (b"include_docs=true", 3), (b"include_docs=true&attachments=true", 25)]
+)
+async def test_fewer_are_read_at_a_time_where_each_may_be_large(web: Served, options: bytes, pieces: int) -> None:
+    db(web).bulk([{"_id": f"{n:05}"} for n in range(245)])
+    asked = Range.of(Query(options), ("", LAST))
+    assert len([piece for piece in _in_order(db(web), asked, ("", LAST)) if b'"id"' in piece]) == pieces
+    keys = [f"{n:05}" for n in range(245)]
+    assert len([piece for piece in _by_keys(db(web), keys, asked) if b'"id"' in piece]) == pieces
 
 
 async def test_documents_are_asked_for_by_keys_and_come_in_that_order(web: Served) -> None:

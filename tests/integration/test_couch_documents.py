@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from broker.http import HttpLimits
 from feeds import Barrel
 
 from .couch_tools import md5, parts_of
@@ -227,6 +230,18 @@ async def test_local_documents_in_a_batch_are_kept_as_such(web: Served) -> None:
     answer = await web.client.post(f"{DB}/_bulk_docs", json={"docs": docs})
     assert [each["id"] for each in answer.json()] == ["_local/x", "a"]
     assert db(web).local_get("x").data["n"] == 1
+
+
+async def test_what_a_batch_becomes_is_bounded_and_not_only_what_is_sent(tmp_path: Path) -> None:
+    packed = b64encode(gzip.compress(bytes(512 << 10))).decode()
+    attached = {"_attachments": {"a": {"data": packed, "encoding": "gzip"}}}
+    async with served(tmp_path, limits=HttpLimits(bulk_bytes_max=1 << 20)) as web:
+        web.store.create("db")
+        for count, status in ((3, 413), (2, 201)):
+            docs = [{"_id": str(number), **attached} for number in range(count)]
+            answer = await web.client.post(f"{DB}/_bulk_docs", json={"docs": docs})
+            assert answer.status_code == status
+            assert db(web).head() == (0 if status == 413 else count)
 
 
 # Reading

@@ -144,6 +144,16 @@ async def test_how_documents_are_found_is_told(web: Served) -> None:
     assert narrowed["execution_stats"]["total_docs_examined"] == 1
 
 
+async def test_no_more_is_held_to_be_sorted_than_a_bound(web: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(web)
+    monkeypatch.setattr("broker.couch.find._SORTED_BYTES_MAX", 10_000)
+    few = await find(web, selector={"n": {"$lt": 20}}, sort=["n"])
+    assert len(few["docs"]) == 20
+    refused = await web.client.post(f"{DB}/_find", json={"selector": {}, "sort": ["n"]})
+    assert (refused.status_code, refused.json()["error"]) == (400, "no_usable_index")
+    assert len((await find(web, selector={}, limit=300))["docs"]) == 300
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -190,6 +200,15 @@ async def test_definitions_of_indexes_are_kept_listed_and_forgotten(web: Served)
         assert (await web.client.delete(f"{DB}/_index/{place}")).json() == {"ok": True}
         assert (await web.client.delete(f"{DB}/_index/{place}")).status_code == 404
     assert (await web.client.get(f"{DB}/_index")).json()["total_rows"] == 1
+
+
+@pytest.mark.parametrize("views", [[1], "x", 7], ids=str)
+async def test_a_design_document_with_views_that_are_none_takes_no_definition(web: Served, views: Any) -> None:
+    db(web).put({"_id": "_design/odd", "views": views})
+    body = {"index": {"fields": ["n"]}, "name": "n", "ddoc": "odd"}
+    assert (await web.client.post(f"{DB}/_index", json=body)).status_code == 400
+    assert (await web.client.delete(f"{DB}/_index/odd/json/n")).status_code == 400
+    assert db(web).get("_design/odd").data["views"] == views
 
 
 @pytest.mark.parametrize(

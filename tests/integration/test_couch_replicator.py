@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 
+from broker.http import HttpLimits
+
 from .couch_tools import CouchReplicator, md5, related
 from .http_tools import Served, served
 
@@ -160,6 +162,16 @@ async def test_compressed_contents_are_taken_plain(web: Served) -> None:
     assert put.status_code == 201, put.text
     assert one.attachment("doc", "a.txt").bytes() == data
     assert [one.attachment("doc", name).bytes() for name in ("b.txt", "c.txt")] == [b"plain", b"new"]
+
+
+async def test_all_compressed_contents_of_a_request_are_bounded_together(tmp_path: Path) -> None:
+    doc = {"_attachments": {name: {"content_type": "text/plain", "follows": True} for name in "ab"}}
+    async with served(tmp_path, limits=HttpLimits(attachment_bytes_max=1 << 20)) as web:
+        web.store.create("one")
+        for size, status in ((600 << 10, 413), (500 << 10, 201)):
+            body, kind = related(doc, ("a", bytes(size), True), ("b", bytes(size), True))
+            put = await web.client.put("/couch/one/doc", content=body, headers={"Content-Type": kind})
+            assert put.status_code == status, put.text
 
 
 async def test_a_stub_of_what_is_not_here_is_412_and_the_whole_document_is_taken_then(web: Served) -> None:

@@ -233,12 +233,16 @@ class Guarded(OpenAccess):
         raise Forbidden(f"{who} may not {verb} {path}.")
 
 
+OPEN = {"/health", "/openapi.json", "/barrels/geo/feed", "/couch/_up", "/couch/_uuids", "/couch/_session"}
+
+
 async def test_access_is_asked_on_every_route(tmp_path: Path) -> None:
     async with served(tmp_path, access=Guarded()) as web:
         web.store.create("geo").put({}, id="own")
         for method, template, _ in web.app.endpoints.routes:
             path = template.replace("{barrel}", "geo").replace("{id...}", "own").replace("{path...}", "x")
-            if method == "WEBSOCKET" or path in ("/health", "/openapi.json", "/barrels/geo/feed"):
+            path = path.replace("{db}", "geo").replace("{id}", "own")
+            if method in ("WEBSOCKET", "OPTIONS") or path in OPEN or "{nothing...}" in path:
                 continue
             answer = await web.client.request(method, path, content=b"{}")
             assert answer.status_code == 401, (method, path, answer.text)

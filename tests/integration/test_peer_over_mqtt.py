@@ -30,7 +30,16 @@ from broker.serve import serving as over_external
 from broker.settings import load_settings
 from feeds import Store
 from feeds.errors import BadRequest, Conflict, NotFound, SpileError, Timeout, Unauthorized, Unavailable
-from listeners.replication import BadPeer, Fetched, MqttPeer, Options, Replicator, Wanted, opened_peer
+from listeners.replication import (
+    BadPeer,
+    Fetched,
+    MqttPeer,
+    Options,
+    Replicator,
+    Wanted,
+    opened_peer,
+    over_mqtt_blobs,
+)
 from listeners.replication.checkpoints import Checkpoint, Session
 from listeners.replication.filters import EVERYTHING
 from listeners.replication.over_mqtt_calls import CallTimes
@@ -189,6 +198,40 @@ async def test_an_upload_is_gone_on_with_after_its_name_was_forgotten(tmp_path: 
 
         handle = await peer.write_blob(blob, read)
         assert offsets[1:] and offsets[-1] > 0
+        stub = {"f": {"stub": True, "digest": blob.digest, "length": len(data), "revpos": 1}}
+        (doc,) = fetched(revisions("d", "aa", _attachments=stub))
+        assert await peer.write([Fetched(doc.id, doc.rev, doc.json, (blob,))], {blob.digest: handle}) == [True]
+        assert b"".join(service.barrel.attachment("d", "f").read()) == data
+        await peer.close()
+
+
+async def test_a_content_whose_sending_was_given_up_is_gone_on_with_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(over_mqtt_blobs, "_RESTS_S", (0.01, 0.02))
+    data = random.Random(5).randbytes(2_000_000)
+    blob = blob_of(data)
+    async with over_embedded(tmp_path) as service:
+        peer = MqttPeer(f"mqtt://127.0.0.1:{service.broker.port}/geo")
+        offsets: list[int] = []
+
+        async def read(offset: int) -> AsyncGenerator[bytes, None]:
+            offsets.append(offset)
+            yield data[offset:1_500_000]
+            raise Unavailable("The source is away")
+
+        with pytest.raises(Unavailable):
+            await peer.write_blob(blob, read)
+        reached = max(offsets)
+        assert reached > 0
+        offsets.clear()
+
+        async def back(offset: int) -> AsyncGenerator[bytes, None]:
+            offsets.append(offset)
+            yield data[offset:]
+
+        handle = await peer.write_blob(blob, back)
+        assert offsets[-1] >= reached  # where it stands is asked with the first part
         stub = {"f": {"stub": True, "digest": blob.digest, "length": len(data), "revpos": 1}}
         (doc,) = fetched(revisions("d", "aa", _attachments=stub))
         assert await peer.write([Fetched(doc.id, doc.rev, doc.json, (blob,))], {blob.digest: handle}) == [True]

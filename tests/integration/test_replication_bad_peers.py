@@ -64,6 +64,15 @@ async def test_what_is_no_spile_is_told(told: bytes | None, error: type[SpileErr
         await peer.close()
 
 
+async def test_answers_are_asked_for_as_they_are_so_that_nothing_in_between_packs_them() -> None:
+    async with impostor(spile) as other:
+        peer = HttpPeer(f"{other.url}/geo", token="secret")
+        await peer.identity()
+        await peer.close()
+        assert other.heads
+        assert all("accept-encoding: identity\r\n" in head for head in other.heads)
+
+
 async def test_a_redirect_is_not_followed_with_what_was_meant_for_another() -> None:
     async with impostor(spile) as elsewhere:
         moved = answer(307, b"", f"Location: {elsewhere.url}/")

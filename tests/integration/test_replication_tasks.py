@@ -22,6 +22,7 @@ from broker.serve import Service, serving
 from broker.settings import load_settings
 from feeds import Barrel, Store
 from feeds.errors import SpileError
+from listeners.replication import LocalPeer, Peer
 
 SECONDS = 30.0
 
@@ -246,6 +247,39 @@ async def test_one_that_nobody_waits_for_any_more_ends(two: Two) -> None:
         return not await listed()
 
     await eventually(ended, SECONDS)
+
+
+async def test_who_asks_for_one_that_is_being_ended_does_not_get_what_is_left_of_it(tmp_path: Path) -> None:
+    begun, goes_on = asyncio.Event(), asyncio.Event()
+
+    class Slow(LocalPeer):
+        async def write(self, docs: Any, handles: Any) -> Any:
+            begun.set()
+            await goes_on.wait()
+            return await super().write(docs, handles)
+
+    @asynccontextmanager
+    async def opened(place: str, login: Login | None) -> AsyncIterator[Peer]:
+        peer = Slow(store, place)
+        yield peer
+        await peer.close()
+
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(Store.open(tmp_path))
+        store.create("a").put({"_id": "d"})
+        store.create("b")
+        tasks = Tasks(store, None, open=opened)  # type: ignore[arg-type]
+        stack.push_async_callback(tasks.stop)
+        asked = task_of(Asked("a", "b"))
+        first = asyncio.create_task(tasks.run(*asked))
+        await begun.wait()
+        first.cancel()
+        await asyncio.wait([first])
+        second = asyncio.create_task(tasks.run(*asked))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        goes_on.set()
+        assert (await second)["state"] == "done"
 
 
 # -- what goes wrong

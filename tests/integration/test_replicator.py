@@ -391,6 +391,30 @@ async def test_a_target_that_is_created_again_while_it_is_written_to_is_noticed(
     alike(ends.one, ends.other)
 
 
+@pytest.mark.parametrize("side", ["both", "target only"])
+async def test_a_target_that_is_created_again_between_two_checkpoints_is_filled_again(local: Ends, side: str) -> None:
+    """What the new life is told by a session of the old one is not where that session's earlier records went on."""
+    local.one.bulk([{"_id": f"d{number}"} for number in range(1_000)])
+    peer, written = local.target.peer, 0
+
+    async def write(docs: Any, handles: Any) -> Any:
+        nonlocal written
+        written += len(docs)
+        if written == 1_000:
+            await eventually(lambda: replicator.stats()["checkpoints"] == 1)
+            local.target.store.drop("geo")
+            local.other = local.target.store.create("geo")
+        return await peer.write(docs, handles)
+
+    source = local.source.peer
+    if side == "target only":
+        source = failing(source, "save_checkpoint", *[Forbidden("read only")] * 9)  # type: ignore[assignment]
+    options = Options(in_flight=1, checkpoint_s=0.01, patience=QUICK)
+    replicator = Replicator(source, Meddled(peer, write=write), options)  # type: ignore[arg-type]
+    assert (await replicator.run())["state"] == "done"
+    alike(local.one, local.other)
+
+
 async def test_a_target_that_vanishes_is_waited_for_where_it_is_continuous(local: Ends) -> None:
     local.one.put({"_id": "a"})
     replicator = Replicator(local.source.peer, local.target.peer, Options(continuous=True, patience=QUICK))

@@ -126,6 +126,25 @@ async def test_a_large_revision_is_replicated_in_ranges(service: Service, device
     assert service.barrel.head() == 1
 
 
+async def test_who_may_write_one_document_only_replicates_nothing_into_it(tmp_path: Path) -> None:
+    """A replicated stub may name whatever any document of the barrel has."""
+
+    def decide(who: str, verb: str, barrel: str, path: str) -> None:
+        if path != "_id/mine":
+            raise Forbidden(f"{who} may not {verb} {path}")
+
+    async with serving(tmp_path, decide=decide) as service:
+        device = await service.device()
+        service.barrel.attach("other", "secret", b"secret")
+        stub = {"stub": True, "digest": digest(b"secret"), "content_type": "a/b"}
+        whole = json.dumps(revisions("mine", "aa", _attachments={"a": stub})).encode()
+        refused = await answered(device, "body_put", part(whole, 0, len(whole), id="mine"))
+        assert refused["error"] == "forbidden"
+        put = await answered(device, "body_put", part(b"{}", 0, 2, id="mine", verb="put", upload="v"))
+        assert put["id"] == "mine"
+        assert service.barrel.get("mine").data.keys() == {"_id", "_rev"}
+
+
 async def test_leaves_are_purged(service: Service, device: Device) -> None:
     service.barrel.bulk([revisions("a", "aa"), revisions("a", "bb"), revisions("b", "cc")], new_edits=False)
     told = await answered(device, "purge", {"a": ["1-bb"], "b": [], "_token": "t"})

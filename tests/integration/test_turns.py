@@ -151,15 +151,15 @@ async def test_a_broker_that_answers_no_trial_delays_no_take_over(url: str) -> N
         there.greeting_of = lambda client_id: there.greeting if client_id == "spile-shared" else None
         async with two(url, there) as (first, second):
             await first.put({"_id": "a"})
-            await until(lambda: there.came["barrels/geo/_id/a"] == 1)
+            await until(lambda: there.came["barrels/geo/_id/a"])
             await second.put({"_id": "b"})
-            await until(lambda: there.came["barrels/geo/_id/b"] == 1)
+            await until(lambda: there.came["barrels/geo/_id/b"])
             first.hang()
             await until(lambda: second.election.fence is not None)
             began = time.monotonic()
             await second.put({"_id": "c"})
-            await until(lambda: there.came["barrels/geo/_id/c"] == 1)
-            assert time.monotonic() - began < 2.0 < QUICK.connect_s  # a trial waits longer for its connection alone
+            await until(lambda: there.came["barrels/geo/_id/c"])
+            assert time.monotonic() - began < QUICK.connect_s  # a trial waits longer for its connection alone
             assert second.broker.failure is None
 
 

@@ -23,6 +23,8 @@ class Impostor:
 
     port: int
     asked: list[str]
+    heads: list[str]
+    """Of the requests, in lower case."""
 
     @property
     def url(self) -> str:
@@ -33,6 +35,7 @@ class Impostor:
 async def impostor(handler: Handler) -> AsyncIterator[Impostor]:
     """Serve for the length of the block; each connection is closed after one answer."""
     asked: list[str] = []
+    heads: list[str] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -42,6 +45,7 @@ async def impostor(handler: Handler) -> AsyncIterator[Impostor]:
             if length:
                 await reader.readexactly(int(length[0].partition(":")[2]))
             asked.append(f"{method} {path}")
+            heads.append(head.lower())
             told = handler(method, path)
             if told is not None:
                 writer.write(told)
@@ -53,6 +57,6 @@ async def impostor(handler: Handler) -> AsyncIterator[Impostor]:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     try:
-        yield Impostor(server.sockets[0].getsockname()[1], asked)
+        yield Impostor(server.sockets[0].getsockname()[1], asked, heads)
     finally:
         server.close()

@@ -24,7 +24,7 @@ class PouchError(AssertionError):
     """What PouchDB raised: its `name`, its `status`, its message."""
 
     def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(told["text"])
+        super().__init__("{name} {status} {message}: {text}".format_map({"status": "", "message": "", **told}))
         self.name: str | None = told.get("name")
         self.status: int | None = told.get("status")
 

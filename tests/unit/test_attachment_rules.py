@@ -337,6 +337,13 @@ def test_a_replicated_stub_whose_md5_is_not_here_takes_what_the_parent_has_under
     assert kept["a"].meaning == PARENT["a"].meaning
 
 
+@pytest.mark.parametrize("told", [{"digest": f"md5-{content(b'gzip of more').md5}"}, {}])
+def test_a_replicated_stub_that_came_with_another_revision_is_not_what_the_parent_has(told: dict[str, str]) -> None:
+    assert resolve({"a": stubbed(revpos=1, **told)}, PARENT, 3, Held(b"aaa"), replicated=True)["a"] == PARENT["a"]
+    with pytest.raises(MissingStub):
+        resolve({"a": stubbed(revpos=2, **told)}, PARENT, 3, Held(b"aaa"), replicated=True)
+
+
 def test_a_stub_that_tells_another_length_is_refused() -> None:
     with pytest.raises(BadRequest, match="length of 7"):
         resolve({"a": stubbed(length=7)}, PARENT, 2, Held())

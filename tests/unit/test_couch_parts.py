@@ -17,6 +17,7 @@ from broker.couch.table import TABLE
 from broker.http.inflating import Inflating
 from broker.http.routing import Router
 from broker.sessions import Sessions
+from feeds.attachments.given import INLINE_BYTES_MAX
 from feeds.errors import BadRequest, Conflict, Deleted, Missing, Overloaded, RateLimited, TooLarge
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "couchdb.md"
@@ -103,6 +104,14 @@ def test_compressed_data_comes_plain() -> None:
     }
     with pytest.raises(BadRequest):
         stubs.given({"a": {"data": "aGk=", "encoding": "gzip"}})
+
+
+def test_what_the_attachments_of_a_document_become_is_bounded_for_all_of_them_together() -> None:
+    half = b64encode(gzip.compress(bytes(INLINE_BYTES_MAX // 2))).decode()
+    one = {"data": half, "encoding": "gzip"}
+    assert len(stubs.given({"a": one, "b": one})) == 2
+    with pytest.raises(TooLarge):
+        stubs.given({"a": one, "b": one, "c": {"data": b64encode(gzip.compress(b"x")).decode(), "encoding": "gzip"}})
 
 
 def test_a_gzip_is_made_plain_in_pieces_and_bounded() -> None:

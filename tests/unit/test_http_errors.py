@@ -75,7 +75,7 @@ def test_several_tags_weak_or_bare_are_read() -> None:
     assert revisions_in('W/"1-a", "2-b",3-c, *') == ["1-a", "2-b", "3-c", "*"]
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:9999", "http://["])
 def test_a_page_of_another_origin_may_not_write(origin: str) -> None:
     headers = [(b"host", b"127.0.0.1:8000"), (b"origin", origin.encode())]
     with pytest.raises(Forbidden, match="Pages of"):

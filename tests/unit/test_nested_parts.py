@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 
@@ -11,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from feeds.errors import BadRequest
-from listeners.nested import PeerPlace, Reach, Search, WriteAsked, WriteTold
+from listeners.nested import Neighbours, PeerPlace, Reach, Search, WriteAsked, WriteTold, neighbours
 from listeners.nested.messages import Holder, Miss, below, missed_below, read_asked, read_told
 from listeners.nested.planning import AT_ONCE_MAX, Move, Plan
-from listeners.replication import BadPeer
+from listeners.replication import BadPeer, HttpPeer
 
 
 def names(moves: Sequence[Move]) -> list[str]:
@@ -162,3 +163,30 @@ def test_what_a_peer_tells_is_told_by_the_way_to_it_and_cut_to_size() -> None:
     assert below("hub", Holder("here", "s", "geo")).peer == "hub"
     long = missed_below("hub", Miss("x" * 9_000, "s" * 90, "e" * 900, "r" * 9_000))
     assert len(msgspec.json.encode(long)) < 1_500
+
+
+async def test_peers_that_are_let_go_of_at_once_make_room_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[HttpPeer] = []
+
+    async def close(self: HttpPeer) -> None:
+        closed.append(self)
+        for _ in range(5):  # as the end of a connection takes
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(neighbours, "OPEN_MAX", 2)
+    monkeypatch.setattr(HttpPeer, "close", close)
+    around, enough = Neighbours.of(["hub=http://127.0.0.1:1/"]), asyncio.Event()
+
+    async def use(barrel: str) -> None:
+        async with around.at("hub", barrel):
+            await enough.wait()
+
+    for barrel in ("kept", "kept-too"):
+        async with around.at("hub", barrel):
+            pass
+    users = [asyncio.create_task(use(f"b{number}")) for number in range(2)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    enough.set()
+    await asyncio.gather(*users)
+    assert len(set(map(id, closed))) == len(closed) == 2

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -27,8 +29,8 @@ from listeners.replication.verifying import check_revisions, of_row, verified
 # -- where to go on
 
 
-def record(session: str, position: int, **more: bool) -> Session:
-    return Session(session_id=session, recorded_seq=str(position), **more)  # type: ignore[arg-type]
+def record(session: str, position: int, **more: Any) -> Session:
+    return Session(session_id=session, recorded_seq=str(position), **more)
 
 
 def checkpoint(*sessions: Session) -> Checkpoint:
@@ -36,27 +38,42 @@ def checkpoint(*sessions: Session) -> Checkpoint:
 
 
 def test_without_a_checkpoint_at_the_target_it_begins_at_the_first_change() -> None:
-    assert resume_at(None, None) is None
-    assert resume_at(checkpoint(record("a", 5)), None) is None
+    assert resume_at(None, None, "e") is None
+    assert resume_at(checkpoint(record("a", 5)), None, "e") is None
 
 
 def test_of_a_common_session_the_source_s_record_counts() -> None:
     # The target's is written first: what it has beyond the source's may be of a life that is over.
-    assert resume_at(checkpoint(record("a", 5)), checkpoint(record("a", 9))) == "5"
+    assert resume_at(checkpoint(record("a", 5)), checkpoint(record("a", 9)), "e") == "5"
 
 
 def test_it_goes_on_at_the_newest_session_that_both_know() -> None:
     source = checkpoint(record("c", 30), record("a", 10))
     target = checkpoint(record("b", 20), record("a", 11))
-    assert resume_at(source, target) == "10"
+    assert resume_at(source, target, "e") == "10"
 
 
 def test_strangers_begin_at_the_first_change() -> None:
-    assert resume_at(checkpoint(record("a", 5)), checkpoint(record("b", 9))) is None
+    assert resume_at(checkpoint(record("a", 5)), checkpoint(record("b", 9)), "e") is None
+
+
+def test_a_target_that_stands_further_back_than_the_source_knows_has_lost_what_it_had() -> None:
+    source, target = checkpoint(record("a", 9, number=2)), checkpoint(record("a", 5, number=1))
+    assert resume_at(source, target, "e") == "5"
+    assert resume_at(target, source, "e") == "5"
+
+
+@pytest.mark.parametrize("target_only", [False, True])
+def test_what_is_told_of_another_life_of_the_target_does_not_count(target_only: bool) -> None:
+    before = record("a", 5, target_epoch="e", target_only=target_only)
+    after = record("b", 9, target_epoch="old", target_only=target_only)
+    source = None if target_only else checkpoint(after, before)
+    assert resume_at(source, checkpoint(after), "e") is None
+    assert resume_at(source, checkpoint(after, before), "e") == "5"
 
 
 def test_where_the_source_takes_no_checkpoints_the_target_s_count() -> None:
-    assert resume_at(None, checkpoint(record("a", 9, target_only=True))) == "9"
+    assert resume_at(None, checkpoint(record("a", 9, target_only=True)), "e") == "9"
 
 
 @given(st.lists(st.tuples(st.integers(1, 5), st.booleans(), st.booleans()), max_size=30))
@@ -74,7 +91,7 @@ def test_a_crash_anywhere_loses_no_more_than_what_was_not_saved_on_both_sides(
             source = with_session(source, record(str(session), at))
             both = at
         if crashed:
-            resumed = int(resume_at(source, target) or 0)
+            resumed = int(resume_at(source, target, "e") or 0)
             assert resumed == both
             session, at = session + 1, resumed
 

@@ -1,0 +1,97 @@
+"""The replications of one process: what it has lost to another one is neither gone on with nor begun anew."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from http_tools import eventually
+
+from broker.replication.crew import Crew
+from broker.replication.ledger import Entry, Ledger
+from broker.replication.runner import Runner, peers_of
+from broker.replication.task import Asked, Secrets, task_of
+from feeds import Store
+
+
+class SlowThread(ThreadPoolExecutor):
+    """A thread on which the database answers when it is let."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+        self.answers = threading.Event()
+        self.answers.set()
+        self.asked = threading.Event()
+
+    def submit(self, call: Callable[..., Any], /, *given: Any, **named: Any) -> Future[Any]:
+        def late() -> Any:
+            self.asked.set()
+            self.answers.wait()
+            return call(*given, **named)
+
+        return super().submit(late)
+
+
+class Place:
+    """A store with two barrels, and a crew that runs its tasks."""
+
+    def __init__(self, store: Store, thread: SlowThread) -> None:
+        self.thread = thread
+        self.ledger = Ledger(store)
+        self.begun = 0
+        self._open = peers_of(store)
+        self.crew = Crew(self.ledger, self._make, thread, lambda: None)
+
+    def _make(self, entry: Entry) -> Runner:
+        self.begun += 1
+        return Runner(entry.task, entry.secrets, self._open)
+
+    def ask(self, **more: Any) -> None:
+        task, _ = task_of(Asked("a", "b", **more))
+        self.ledger.create(task, Secrets(), "me")
+
+    async def abandoned_during(self, call: Callable[[None], Any]) -> None:
+        """The turn is lost while this asks the database."""
+        self.thread.asked.clear()
+        self.thread.answers.clear()
+        asking = asyncio.ensure_future(call(None))
+        try:
+            await eventually(self.thread.asked.is_set)
+            self.crew.abandon()
+        finally:
+            self.thread.answers.set()
+        await asking
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(Store.open(tmp_path))
+        store.create("a").put({"_id": "d"})
+        store.create("b")
+        made = Place(store, stack.enter_context(SlowThread()))
+        stack.push_async_callback(made.crew.stop, 10.0)
+        yield made
+
+
+async def test_who_loses_the_turn_while_the_tasks_are_read_begins_none_of_them(place: Place) -> None:
+    place.ask(continuous=True)
+    await place.abandoned_during(place.crew.fit)
+    assert (place.crew.works, place.begun) == ([], 0)
+    await place.crew.fit(None)  # the turn came back
+    assert place.begun == 1
+
+
+async def test_who_loses_the_turn_while_an_end_is_stored_lets_go_of_it_all_the_same(place: Place) -> None:
+    place.ask()
+    await place.crew.fit(None)
+    (work,) = place.crew.works
+    await asyncio.wait([work.runner.task])
+    await place.abandoned_during(place.crew.keep)
+    assert place.crew.works == []
