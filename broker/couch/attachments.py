@@ -8,16 +8,16 @@ from hashlib import md5, sha256
 from typing import Final
 
 from broker.couch import stubs
-from broker.couch.documents import base_revision, check_document_id, submit
+from broker.couch.documents import base_revision, check_document_id, submit, written_answer
 from broker.couch.errors import CouchError, bad_request
 from broker.couch.face import database, document_id, query_of
 from broker.couch.reading import checked_rev
-from broker.http.answers import Answer, AnyAnswer, encode_json, etag
+from broker.http.answers import Answer, AnyAnswer
 from broker.http.call import Call
 from broker.http.contents import Found, content_answer
 from broker.http.documents import document_path
 from broker.http.intake import body_through
-from feeds import Barrel, Write, Written
+from feeds import Barrel, Write
 from feeds.attachments.documents import Attachment
 from feeds.attachments.given import Given, check_name, check_type
 from feeds.attachments.stubs import DEFAULT_TYPE, SHA256, Content
@@ -98,7 +98,7 @@ async def put_attachment(call: Call) -> Answer:
     else:
         # A document that begins with it: refused where one lives by then.
         write = Write(Verb.PUT, id, data={}, attachments={name: Given(kind, content=content)})
-    return _written(await submit(call, barrel, write), 201)
+    return written_answer(await submit(call, barrel, write))
 
 
 async def delete_attachment(call: Call) -> Answer:
@@ -115,7 +115,7 @@ async def delete_attachment(call: Call) -> Answer:
         raise
     except NotFound as error:
         raise CouchError(404, "not_found", "Document is missing attachment") from error
-    return _written(written, 200)
+    return written_answer(written, 200)
 
 
 def _check_base(barrel: Barrel, id: str, rev: str | None) -> None:
@@ -141,10 +141,3 @@ def _place(call: Call) -> tuple[str, str]:
             )
         raise bad_request("Attachment name can't start with '_'")
     return id, name
-
-
-def _written(written: Written, status: int) -> Answer:
-    if written.repeated:
-        raise Conflict("The very same was written before")
-    body = encode_json({"ok": True, "id": written.id, "rev": written.rev})
-    return Answer(status, body, [(b"etag", etag(written.rev))])

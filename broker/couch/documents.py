@@ -111,10 +111,7 @@ async def put_document(call: Call) -> Answer:
         write = await related_write(call, barrel, boundary, made)
     else:
         write = await _checked(call, await call.document(), made)
-    written = await submit(call, barrel, write)
-    if edits and written.repeated:
-        raise Conflict("The very same was written before")
-    return _written(written)
+    return written_answer(await submit(call, barrel, write), edits=edits)
 
 
 async def post_document(call: Call) -> Answer:
@@ -129,10 +126,7 @@ async def post_document(call: Call) -> Answer:
         return edited(text, bytes_max) if edits else grafted(text, bytes_max)
 
     write = await _checked(call, await call.document(), made)
-    written = await submit(call, barrel, write)
-    if edits and written.repeated:
-        raise Conflict("The very same was written before")
-    return _written(written)
+    return written_answer(await submit(call, barrel, write), edits=edits)
 
 
 async def delete_document(call: Call) -> Answer:
@@ -151,7 +145,7 @@ async def delete_document(call: Call) -> Answer:
         raise Conflict("That revision is a deletion") from error
     if written.repeated:
         raise Conflict("That revision was deleted before")
-    return _written(written, 200)
+    return written_answer(written, 200)
 
 
 async def copy_document(call: Call) -> Answer:
@@ -164,10 +158,7 @@ async def copy_document(call: Call) -> Answer:
     document = await call.in_thread(read, barrel, id, None if rev is None else checked_rev(rev), Beside())
     bytes_max = call.services.limits.document_bytes_max
     write = await call.in_thread(_copied, barrel, document, target, over, bytes_max)
-    written = await submit(call, barrel, write)
-    if written.repeated:
-        raise Conflict("The very same was written before")
-    return _written(written)
+    return written_answer(await submit(call, barrel, write))
 
 
 def _copied(barrel: Barrel, document: Document, target: str, over: str | None, bytes_max: int) -> Write:
@@ -197,7 +188,10 @@ async def submit(call: Call, barrel: Barrel, write: Write) -> Written:
     return outcome
 
 
-def _written(written: Written, status: int = 201) -> Answer:
+def written_answer(written: Written, status: int = 201, *, edits: bool = True) -> Answer:
+    """What was written; the very same edit a second time is a conflict, the very same replicated revision is not."""
+    if edits and written.repeated:
+        raise Conflict("The very same was written before")
     body = encode_json({"ok": True, "id": written.id, "rev": written.rev})
     return Answer(status, body, [(b"etag", etag(written.rev))])
 

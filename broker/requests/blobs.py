@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from typing import Annotated, Any
 
 import msgspec
 
 from broker.requests.answers import encode_json
-from broker.requests.bodies import Body, read_body
+from broker.requests.bodies import Body, read_part
 from broker.requests.naming import Key, Named, Purpose
 from broker.requests.ranges import range_bytes_max
 from broker.requests.serving import Asked, Result, Serving, document_path
@@ -77,7 +77,7 @@ async def blob_put(serving: Serving, asked: Asked) -> Result:
     """
     with serving.lanes.lane(asked.client.name) as lane:
         async with lane.turn:
-            part, data, token = await serving.checked(len(asked.payload), lambda: _read(asked))
+            part, data, token = await serving.checked(len(asked.payload), lambda: read_part(asked.payload, _Part))
             try:
                 return await _take(serving, asked, part, data), token
             except SpileError as error:
@@ -176,15 +176,6 @@ def _go_on(barrel: Barrel, id: str, who: str, part: _Part, data: bytes) -> tuple
     if size < part.total:
         return size, None
     return size, uploads.finish(key, id, who, digest=digest_of(part.digest))
-
-
-def _read(asked: Asked) -> tuple[_Part, bytes, str | None]:
-    body = read_body(asked.payload)
-    part = body.as_(_Part)
-    try:
-        return part, b64decode(part.data, validate=True), body.token
-    except ValueError as error:
-        raise BadRequest(f"`data` is not base64: {error}", upload=part.upload) from None
 
 
 def _path(doc: str | None) -> str:

@@ -5,10 +5,11 @@ Pure. What the fields mean is known to those who serve the request.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
@@ -17,6 +18,16 @@ from feeds.errors import BadRequest
 from feeds.writes import TOKEN_BYTES_MAX, Token
 
 T = TypeVar("T")
+
+
+class Part(Protocol):
+    """A part of something larger that is sent in several requests; its bytes are `data`, in base64."""
+
+    upload: str
+    data: str
+
+
+P = TypeVar("P", bound=Part)
 
 
 class _Named(msgspec.Struct):
@@ -51,6 +62,16 @@ class Body:
 def read_body(payload: bytes) -> Body:
     """Take a payload apart; an empty one is no fields. BadRequest for what is no JSON object."""
     return read_fields(payload, check_object, "The body") if payload else Body({}, None)
+
+
+def read_part(payload: bytes, kind: type[P]) -> tuple[P, bytes, str | None]:
+    """Take the payload of a part apart: what it says, its bytes, and its token."""
+    body = read_body(payload)
+    part = body.as_(kind)
+    try:
+        return part, b64decode(part.data, validate=True), body.token
+    except ValueError as error:
+        raise BadRequest(f"`data` is not base64: {error}", upload=part.upload) from None
 
 
 def read_fields(payload: bytes, check: Callable[[Any], dict[str, Any]], what: str) -> Body:

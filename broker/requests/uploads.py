@@ -6,7 +6,6 @@ Keeps what has come so far, within bounds, and how finished uploads ended, for r
 from __future__ import annotations
 
 import asyncio
-from base64 import b64decode
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -19,7 +18,7 @@ import msgspec
 from broker.requests.answers import encode_json, written_fields
 from broker.requests.assembly import Assembly
 from broker.requests.attached import with_contents
-from broker.requests.bodies import read_body
+from broker.requests.bodies import read_part
 from broker.requests.serving import Asked, Prepared, Result, Serving, document_path
 from feeds import Outcome, Token, Write, Written
 from feeds.errors import BadRequest, Overloaded, SpileError, TooLarge
@@ -98,7 +97,7 @@ class Uploads:
         """
         with serving.lanes.lane(asked.client.name) as lane:
             async with lane.turn:
-                part, data, token = await serving.checked(len(asked.payload), lambda: _read(asked))
+                part, data, token = await serving.checked(len(asked.payload), lambda: read_part(asked.payload, _Part))
                 with _about(part.upload):
                     serving.allow(asked, "write", _path(part))
                     barrel = serving.barrel(asked)
@@ -208,15 +207,6 @@ def _about(upload: str) -> Iterator[None]:
     except SpileError as error:
         error.details.setdefault("upload", upload)
         raise
-
-
-def _read(asked: Asked) -> tuple[_Part, bytes, str | None]:
-    body = read_body(asked.payload)
-    part = body.as_(_Part)
-    try:
-        return part, b64decode(part.data, validate=True), body.token
-    except ValueError as error:
-        raise BadRequest(f"`data` is not base64: {error}", upload=part.upload) from None
 
 
 def _path(part: _Part) -> str:
