@@ -117,6 +117,17 @@ def canonical(value: Any) -> bytes:
 
 def check_id(document_id: Any) -> str:
     """The id, if a document may have it."""
+    id = check_local_id(document_id)
+    if id[0] == "_" and not id.startswith("_design/"):
+        raise BadRequest(
+            f"_id {shown(id)} begins with an underscore",
+            hint="Only _design/… and _local/… may; _local documents have routes of their own.",
+        )
+    return id
+
+
+def check_local_id(document_id: Any) -> str:
+    """What follows `_local/`, if a local document may have it: it may begin with `_`, as PouchDB's checkpoints do."""
     if type(document_id) is not str:
         raise BadRequest(f"_id must be text, not {kind_of(document_id)}", hint="Send the id as a string.")
     try:
@@ -131,11 +142,6 @@ def check_id(document_id: Any) -> str:
     if _CONTROL.search(document_id):
         raise BadRequest(
             f"_id holds a control character: {shown(document_id)}", hint="Use printable characters in ids."
-        )
-    if document_id[0] == "_" and not document_id.startswith("_design/"):
-        raise BadRequest(
-            f"_id {shown(document_id)} begins with an underscore",
-            hint="Only _design/… and _local/… may; _local documents have routes of their own.",
         )
     if document_id.count("/") >= ID_LEVELS_MAX:
         raise BadRequest(f"_id has more than {ID_LEVELS_MAX} levels", hint="Use fewer slashes in the id.")

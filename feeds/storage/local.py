@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from feeds.body import check_id, draft, read_json
+from feeds.body import check_local_id, draft, read_json
 from feeds.errors import BadRequest, Conflict, Missing
 from feeds.faults import shown
 from feeds.storage.reading import Document
@@ -29,7 +29,9 @@ class LocalDocuments:
     def get(self, id: str) -> Document:
         """The document; Missing if there is none."""
         with self._store.database.reading() as connection:
-            row = connection.exec_driver_sql(self._store.statements.find_local, (self._barrel.key, _name(id))).first()
+            row = connection.exec_driver_sql(
+                self._store.statements.find_local, (self._barrel.key, check_local_id(id))
+            ).first()
         if row is None:
             raise self._missing(id)
         return Document(_PREFIX + id, f"0-{row[0]}", False, row[1])
@@ -54,7 +56,9 @@ class LocalDocuments:
         def write(transaction: Transaction) -> Written:
             transaction.work(self._barrel.key, self._barrel.name)
             number = _next(id, self._current(transaction, id), base)
-            transaction.execute(self._store.statements.upsert_local, self._barrel.key, _name(id), number, body)
+            transaction.execute(
+                self._store.statements.upsert_local, self._barrel.key, check_local_id(id), number, body
+            )
             return Written(_PREFIX + id, f"0-{number}", 0, created=number == 1)
 
         written: Written = self._store.writer.call(write, self._barrel.key)
@@ -68,7 +72,7 @@ class LocalDocuments:
             if current == 0:
                 raise self._missing(id)
             number = _next(id, current, rev)
-            transaction.execute(self._store.statements.delete_local, self._barrel.key, _name(id))
+            transaction.execute(self._store.statements.delete_local, self._barrel.key, check_local_id(id))
             return Written(_PREFIX + id, f"0-{number}", 0)
 
         removed: Written = self._store.writer.call(remove, self._barrel.key)
@@ -76,7 +80,7 @@ class LocalDocuments:
 
     def _current(self, transaction: Transaction, id: str) -> int:
         """The number of the document's revision; 0 if there is none."""
-        rows = transaction.execute(self._store.statements.find_local, self._barrel.key, _name(id))
+        rows = transaction.execute(self._store.statements.find_local, self._barrel.key, check_local_id(id))
         return int(rows[0][0]) if rows else 0
 
     def _missing(self, id: str) -> Missing:
@@ -93,12 +97,6 @@ def _next(id: str, current: int, base: str | None) -> int:
             )
         raise Conflict(f"{_PREFIX}{id} is at 0-{current}, not at {shown(base)}")
     return current + 1
-
-
-def _name(id: str) -> str:
-    if id.startswith("_"):
-        raise BadRequest(f"A local id cannot begin with _: {shown(id)}", hint="Leave the underscore out.")
-    return check_id(id)
 
 
 def _without_id(id: str, doc: bytes | str | Mapping[str, Any]) -> bytes | str | Mapping[str, Any]:

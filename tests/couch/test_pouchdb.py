@@ -43,7 +43,7 @@ def url(service: Running) -> str:
 
 def test_a_push_makes_the_database_and_brings_every_document(service: Running, client: Pouch, url: str) -> None:
     client.run(FILL, db="a", prefix="doc", count=250)
-    done = client.replicates(PUSH, db="a", url=url, options=None)
+    done = client.run(PUSH, db="a", url=url, options=None)
     assert (done["ok"], done["docs_written"], done["doc_write_failures"]) == (True, 250, 0)
     assert same(leaves(service), client.run(STATE, db="a"))
     assert service.http.get("/barrels/db/docs/doc00007").json()["name"] == "document 7"
@@ -53,27 +53,27 @@ def test_a_pull_brings_every_document_and_a_second_one_nothing(service: Running,
     service.http.post("/barrels/db")
     docs = [{"_id": f"doc{n:05}", "n": n} for n in range(250)]
     service.http.post("/barrels/db/docs/_bulk", json={"docs": docs})
-    done = client.replicates(PULL, db="a", url=url, options=None)
+    done = client.run(PULL, db="a", url=url, options=None)
     assert (done["docs_written"], done["doc_write_failures"]) == (250, 0)
     assert same(leaves(service), client.run(STATE, db="a"))
-    again = client.replicates(PULL, db="a", url=url, options=None)
+    again = client.run(PULL, db="a", url=url, options=None)
     assert (again["docs_read"], again["docs_written"]) == (0, 0)
 
 
 def test_updates_and_deletions_go_both_ways(service: Running, client: Pouch, url: str) -> None:
     client.run(FILL, db="a", prefix="doc", count=5)
-    client.replicates(PUSH, db="a", url=url, options=None)
+    client.run(PUSH, db="a", url=url, options=None)
     deleted = service.http.get("/barrels/db/docs/doc00001").json()["_rev"]
     service.http.delete("/barrels/db/docs/doc00001", params={"rev": deleted})
     changed = service.http.get("/barrels/db/docs/doc00002").json()
     service.http.put("/barrels/db/docs/doc00002", json={**changed, "n": 22})
-    client.replicates(PULL, db="a", url=url, options=None)
+    client.run(PULL, db="a", url=url, options=None)
     assert client.run("return (await local('a').get('doc00002')).n") == 22
     assert client.run("return await local('a').get('doc00001').catch((error) => error.reason)") == "deleted"
 
     client.run("const doc = await local('a').get('doc00003'); await local('a').remove(doc);")
     client.run("const doc = await local('a').get('doc00004'); doc.n = 44; await local('a').put(doc);")
-    client.replicates(PUSH, db="a", url=url, options=None)
+    client.run(PUSH, db="a", url=url, options=None)
     assert service.http.get("/barrels/db/docs/doc00003").json()["deleted"] is True
     assert service.http.get("/barrels/db/docs/doc00004").json()["n"] == 44
     assert same(leaves(service), client.run(STATE, db="a"))
@@ -81,11 +81,11 @@ def test_updates_and_deletions_go_both_ways(service: Running, client: Pouch, url
 
 def test_a_conflict_is_the_same_on_both_sides(service: Running, client: Pouch, url: str) -> None:
     client.run("await local('a').put({_id: 'doc', n: 0});")
-    client.replicates(PUSH, db="a", url=url, options=None)
+    client.run(PUSH, db="a", url=url, options=None)
     rev = service.http.get("/barrels/db/docs/doc").json()["_rev"]
     service.http.put("/barrels/db/docs/doc", json={"_rev": rev, "n": 1})
     client.run("const doc = await local('a').get('doc'); doc.n = 2; await local('a').put(doc);")
-    client.replicates("return await local('a').sync(url)", url=url)
+    client.run("return await local('a').sync(url)", url=url)
 
     here = service.http.get("/barrels/db/docs/doc", params={"conflicts": "true"}).json()
     there = client.run("return await local('a').get('doc', {conflicts: true})")
@@ -97,9 +97,9 @@ def test_two_pouchdbs_come_to_the_same_through_one_spile(service: Running, clien
     client.run(FILL, db="a", prefix="a", count=120)
     with pouch() as other:
         other.run(FILL, db="b", prefix="b", count=130)
-        client.replicates("return await local('a').sync(url)", url=url)
-        other.replicates("return await local('b').sync(url)", url=url)
-        client.replicates("return await local('a').sync(url)", url=url)
+        client.run("return await local('a').sync(url)", url=url)
+        other.run("return await local('b').sync(url)", url=url)
+        client.run("return await local('a').sync(url)", url=url)
         assert same(client.run(STATE, db="a"), other.run(STATE, db="b"))
         assert len(leaves(service)) == 250
 
@@ -132,7 +132,7 @@ def test_attachments_go_both_ways(service: Running, client: Pouch, url: str) -> 
         """,
         hex=data.hex(),
     )
-    client.replicates(PUSH, db="a", url=url, options=None)
+    client.run(PUSH, db="a", url=url, options=None)
     told = service.http.get("/barrels/db/docs/doc").json()["_attachments"]
     assert {name: each["length"] for name, each in told.items()} == {"small.txt": 5, "a b/ü.bin": len(data)}
     assert service.http.get("/barrels/db/attachments/doc/a%20b%2F%C3%BC.bin").content == data
@@ -141,14 +141,14 @@ def test_attachments_go_both_ways(service: Running, client: Pouch, url: str) -> 
         "/barrels/db/attachments/doc/new.txt", content=b"of spile", headers={"Content-Type": "text/plain"}
     )
     with pouch() as other:
-        other.replicates(PULL, db="b", url=url, options=None)
+        other.run(PULL, db="b", url=url, options=None)
         read = "return (await local('b').getAttachment('doc', name)).toString('hex')"
         assert bytes.fromhex(other.run(read, name="a b/ü.bin")) == data
         assert bytes.fromhex(other.run(read, name="small.txt")) == b"hello"
         assert bytes.fromhex(other.run(read, name="new.txt")) == b"of spile"
         assert same(leaves(service), other.run(STATE, db="b"))
         other.run("const d = await local('b').get('doc'); d.n = 2; await local('b').put(d);")
-        other.replicates(PUSH, db="b", url=url, options=None)
+        other.run(PUSH, db="b", url=url, options=None)
     assert service.http.get("/barrels/db/docs/doc").json()["n"] == 2
     assert service.http.get("/barrels/db/attachments/doc/a%20b%2F%C3%BC.bin").content == data
 
@@ -164,7 +164,7 @@ def test_a_filtered_pull_brings_only_what_is_asked_for(
     service.http.post("/barrels/db")
     docs = [{"_id": f"doc{n:05}", "n": n} for n in range(200)]
     service.http.post("/barrels/db/docs/_bulk", json={"docs": docs})
-    done = client.replicates(PULL, db="a", url=url, options=options)
+    done = client.run(PULL, db="a", url=url, options=options)
     assert done["docs_written"] == 2
     assert sorted(client.run(STATE, db="a")) == ["doc00003", "doc00005"]
 
@@ -182,7 +182,7 @@ def test_a_cancelled_pull_goes_on_where_it_was(service: Running, client: Pouch, 
         url=url,
     )
     assert 0 < first["docs_written"] < 500
-    second = client.replicates(PULL, db="a", url=url, options={"batch_size": 50})
+    second = client.run(PULL, db="a", url=url, options={"batch_size": 50})
     assert first["docs_written"] + second["docs_written"] == 500
     assert same(leaves(service), client.run(STATE, db="a"))
 
@@ -210,7 +210,7 @@ def test_a_document_that_spile_cannot_hold_is_named_and_the_others_come(
 def test_at_the_root_clients_need_no_path_and_spile_is_still_there(tmp_path: Path, client: Pouch) -> None:
     with serve(tmp_path / "data", SPILE_COUCH_AT_ROOT="true") as service:
         client.run(FILL, db="a", prefix="doc", count=20)
-        client.replicates(PUSH, db="a", url=f"{service.url}/db", options=None)
+        client.run(PUSH, db="a", url=f"{service.url}/db", options=None)
         assert same(leaves(service), client.run(STATE, db="a"))
         assert service.http.get("/health").json()["ok"] is True
         assert service.http.get("/").json()["service"] == "spile"

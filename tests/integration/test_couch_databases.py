@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -248,6 +249,17 @@ async def test_design_and_local_documents_have_lists_of_their_own(web: Served) -
 
 
 # Local documents
+
+
+@pytest.mark.parametrize("id", ["_WilWcrh6IhnTAYJrMi_9A==", ".x", "-x", "~x"])
+async def test_a_checkpoint_may_begin_with_any_character_of_its_alphabet(web: Served, id: str) -> None:
+    place = f"{DB}/_local/{quote(id, safe='')}"
+    assert (await web.client.get(place)).status_code == 404
+    assert (await web.client.put(place, json={"_id": f"_local/{id}", "n": 1})).status_code == 201
+    assert (await web.client.get(place)).json() == {"_id": f"_local/{id}", "_rev": "0-1", "n": 1}
+    answer = await web.client.post(f"{DB}/_bulk_docs", json={"docs": [{"_id": f"_local/{id}", "_rev": "0-1"}]})
+    assert answer.json()[0]["rev"] == "0-2"
+    assert await rows(web, "_local_docs") == [f"_local/{id}"]
 
 
 async def test_a_local_document_is_written_read_and_removed(web: Served) -> None:

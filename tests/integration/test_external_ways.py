@@ -47,11 +47,12 @@ async def test_a_broker_that_answers_no_trial_is_connected_to_and_published_to_a
 
 @pytest.mark.parametrize("takes_dots", [True, False])
 async def test_a_topic_that_may_be_written_two_ways_waits_until_it_is_known_which(takes_dots: bool) -> None:
-    limits = ExternalLimits(connect_s=0.2, retry_first_s=0.01, retry_max_s=0.1)
+    limits = ExternalLimits(connect_s=0.5, retry_first_s=0.01, retry_max_s=0.1)
     async with scripted() as there:
         answers_no_trial(there)
         there.on_publish = lambda topic: "ack" if takes_dots or not set(". ") & set(topic) else "close"
         async with connected(there, limits=limits) as broker:
+            await until(lambda: broker.health().state == "running")
             publishing = asyncio.create_task(broker.publish([one(DOTTED)]))
             answering = asyncio.create_task(broker.publish_to("u/c", one("to/u/c/document/b/1.5")))
             await until(lambda: "dots" in broker.health().figures.get("untried", {}))

@@ -586,6 +586,8 @@ def test_local_documents_stand_beside_the_log(geo: Barrel) -> None:
     assert geo.local_put("c", {"at": 3}).rev == "0-3"
     assert geo.local_get("c").data == {"_id": "_local/c", "_rev": "0-3", "at": 3}
     geo.local_put("d/e", {})
+    assert geo.local_put("_WilWcrh6IhnTAYJrMi_9A==", {}).id == "_local/_WilWcrh6IhnTAYJrMi_9A=="
+    geo.local_delete("_WilWcrh6IhnTAYJrMi_9A==")
     assert geo.local_ids() == ["c", "d/e"]
     assert geo.local_ids("d/") == ["d/e"]
     geo.local_delete("c", rev="0-3")

@@ -60,17 +60,6 @@ class Pouch:
         for reader in self._readers:
             reader.start()
 
-    def replicates(self, code: str, **given: Any) -> Any:
-        """As `run`, for a replication that is not live: PouchDB ends that at a refusal which would pass (503)."""
-        for _ in range(5):
-            try:
-                return self.run(code, **given)
-            except PouchError as error:
-                if error.status is not None and error.status < 500:
-                    raise
-                self._said.append(str(error))
-        raise AssertionError("".join(self._said))
-
     def run(self, code: str, seconds: float = ANSWER_S, **given: Any) -> Any:
         """What the body of an async function gives back; PouchError with what it throws."""
         number = next(self._numbers)
