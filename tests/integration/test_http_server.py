@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -26,6 +27,16 @@ async def web(tmp_path: Path) -> AsyncIterator[Served]:
 async def test_it_says_who_it_is(web: Served) -> None:
     welcome = (await web.client.get("/")).json()
     assert welcome == {"service": "spile", "version": "0.test", "store": web.store.id, "you": "anonymous"}
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/couch/nothing"])
+async def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(web: Served, path: str) -> None:
+    took: list[float] = []
+    for _ in range(21):
+        begun = time.perf_counter()
+        await web.client.get(path)
+        took.append(time.perf_counter() - begun)
+    assert sorted(took)[10] < 0.03, took  # a delay is of 40 ms
 
 
 async def test_health_is_the_state_of_every_part(tmp_path: Path) -> None:
