@@ -23,7 +23,7 @@ from feeds.barrels import new_epoch
 from feeds.blobs.contents import Contents
 from feeds.blobs.opening import open_contents
 from feeds.blobs.unowned import Readable, UnownedFolder
-from feeds.errors import BadRequest, Damaged, Exists, NewerSchema, StorageFull, Unavailable
+from feeds.errors import BadRequest, Damaged, Exists, NewerSchema, NotFound, StorageFull, Unavailable
 from feeds.storage.backup_contents import has_contents, pages_of, restore_contents, sized, write_contents
 from feeds.storage.database import Database
 from feeds.storage.lockfile import LockFile
@@ -64,6 +64,8 @@ def write_backup(
     _file_of(database)
     if target.exists():
         raise Exists(f"There is a file {target} already", hint="Choose another name for the backup.")
+    if not target.parent.is_dir():
+        raise NotFound(f"There is no folder {target.parent} for the backup", hint="Make it, or choose another one.")
     aside = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     at = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     try:

@@ -144,7 +144,7 @@ class Reader:
         rows = self._rows(self._queries.find_rev, self._barrel, doc, revision.generation, revision.digest)
         if not rows:
             raise NotFound(
-                f"{document_id!r} has no revision {revision} here", hint="Read ?history=true for those known."
+                f"{document_id!r} has no revision {revision} here", hint="Its history (`history`) names those known."
             )
         _, flags, _, body = rows[0]
         if body is None:
