@@ -35,7 +35,6 @@ _BYTES_PER_S_MIN = 1024  # beyond the first seconds; below it a body holds a pla
 _DRAIN_BYTES_MAX = 16 << 20
 _DRAIN_S_MAX = 2.0
 _ATTACHMENTS = b'"_attachments"'
-_PAY_S_MAX = 5.0  # at a time; listeners take a longer silence for a lost connection
 
 
 class ClientGone(Exception):
@@ -265,15 +264,13 @@ class Call:
 
     async def took(self, size: int) -> None:
         """So many bytes came of a body that was not paid for when it was let in; as `sent`."""
-        owing_s = self._admission.regulator.has_written(self.client, size)
-        if owing_s:
-            await asyncio.sleep(min(owing_s, _PAY_S_MAX))
+        regulator = self._admission.regulator
+        await regulator.paid(regulator.has_written(self.client, size))
 
     async def sent(self, size: int) -> None:
         """The client was sent so many bytes; who has used up its rate waits until it owes nothing."""
-        owing_s = self._admission.regulator.has_read(self.client, size)
-        if owing_s:
-            await asyncio.sleep(min(owing_s, _PAY_S_MAX))
+        regulator = self._admission.regulator
+        await regulator.paid(regulator.has_read(self.client, size))
 
     async def _rest(self, first: bytes, bytes_max: int, inline_max: int) -> bytes:
         clock = asyncio.get_running_loop().time

@@ -6,6 +6,7 @@ are refused first. Reads do not wait for the writer and are not refused for it. 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ FLOOR_UNITS: Final = 128
 is what one MQTT client may have unacknowledged, so that one alone is slowed by its window and never refused."""
 FLOOR_REQUESTS: Final = 4
 """The same in requests: bulk writes are large, and a loader sends the next one while the last is committed."""
+PAY_S_MAX: Final = 5.0
+"""How long a client waits at a time that owes units: listeners take a longer silence for a lost connection."""
 RETRY_S_MAX: Final = 10
 RETRY_GROWS_S: Final = 10.0
 """A second more is asked for with each of these that the pressure lasts."""
@@ -126,6 +129,11 @@ class Regulator:
         if self._rates is None:
             return 0.0
         return self._rates.charge(client, units_read(size) - 1, self._clock())
+
+    async def paid(self, owing_s: float) -> None:
+        """What is sent or taken piece by piece goes on when the client owes nothing, or after a while."""
+        if owing_s:
+            await asyncio.sleep(min(owing_s, PAY_S_MAX))
 
     def has_written(self, client: str, size: int) -> float:
         """So many bytes came from the client in a body that is taken piece by piece; for how many seconds it owes

@@ -188,6 +188,7 @@ class RequestService:
         if place.verb in self._answered:
             serve, kind = self._answered[place.verb]
             answer = await serve(self._serving, asked)
+            self._regulator.has_read(client.name, len(answer))
             await self._publish(client, Message(answer_topic(client.name, kind, place.tail), answer, qos=1))
         elif place.verb in self._carried:
             await self._carried[place.verb](asked)

@@ -66,13 +66,15 @@ class Streaming:
         return self._streams
 
     def _send(self, asked: Asked) -> Callable[[bytes], Awaitable[None]]:
-        """What takes the stream's arrays; it waits while the client's queue is full.
+        """What takes the stream's arrays; it waits while the client's queue is full, and while its units are used up.
 
         Nobody listening is no error: a stream that hears nothing of its listener ends by itself.
         """
+        regulator = self._serving.regulator
         name, topic = asked.client.name, answer_topic(asked.client.name, "stream", asked.place.tail)
 
         async def send(array: bytes) -> None:
             await self._answer(name, Message(topic, array, qos=1))
+            await regulator.paid(regulator.has_read(name, len(array)))
 
         return send
