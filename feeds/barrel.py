@@ -211,10 +211,10 @@ class Barrel:
         """As `absorb`, of the documents of one request: what is wrong with one stands in its place."""
         return BarrelAttachments(self).absorb_each(prepared, who)
 
-    def inlined(self, doc: bytes, bytes_max: int) -> bytes:
-        """A document's JSON with contents as base64 `data` in place of stubs, up to so many bytes of them together;
-        the others stay stubs."""
-        return BarrelAttachments(self).inlined(doc, bytes_max)
+    def inlined(self, doc: bytes, bytes_max: int, newer_than: int = 0) -> bytes:
+        """A document's JSON with contents as base64 `data` in place of stubs, up to so many bytes of them together,
+        of those alone that came after a generation; the others stay stubs."""
+        return BarrelAttachments(self).inlined(doc, bytes_max, newer_than)
 
     # -- reading
 

@@ -6,6 +6,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feeds.barrel import Barrel
@@ -70,6 +71,15 @@ class Directory:
             if drops != self._drops:
                 return barrel  # it may be gone again: not to be remembered
             return self._held.setdefault(name, barrel)
+
+    def has_at_hand(self, name: str) -> bool:
+        """Whether `barrel` of this name asks the database nothing, and so may be called where nothing may block."""
+        return name in self._held
+
+    def bring(self, name: str) -> None:
+        """See that it is at hand, if there is one."""
+        with suppress(NotFound):
+            self.barrel(name)
 
     def forget(self, name: str) -> None:
         """The name may mean another barrel, or none."""

@@ -73,7 +73,7 @@ class Store:
         self._checkpointer = Checkpointer(database) if database.path is not None else None
         if self._checkpointer is not None:
             self.writer.on_group = self._checkpointer.hint
-        self._directory = Directory(self)
+        self.directory = Directory(self)
         self.publishers = StoredPublishers(database, self.statements, self.queries, self.writer, clock)
         """Up to where each broker was told."""
         self._notes = StoredNotes(database, self.queries, self.writer)
@@ -81,12 +81,12 @@ class Store:
         self._barrel_hooks: tuple[BarrelHook, ...] = ()
         self._maintenance: Maintenance | None = None
         self._watch: Watch | None = None
-        self.writer.on_gone = self._directory.gone
+        self.writer.on_gone = self.directory.gone
         try:
             self.id = self._notes.identity()
             if database.is_shared:
-                self._directory.begin()
-                neighbours = Neighbours(self, self._directory, self.publishers, self._tell)
+                self.directory.begin()
+                neighbours = Neighbours(self, self.directory, self.publishers, self._tell)
                 self._watch = Watch(database, self.queries.directory, neighbours)
                 self.writer.on_commit = self._committed
         except BaseException:
@@ -168,16 +168,16 @@ class Store:
             brokers = {row[0] for row in transaction.execute(self.queries.brokers)} if self._watch else set()
             self.publishers.begin(transaction, key, brokers | self.publishers.here)
 
-        with self._directory.changing:
+        with self.directory.changing:
             self.writer.call(make)
             barrel = self.barrel(name)
-            self._directory.stands(barrel, text)
+            self.directory.stands(barrel, text)
         self._did("created", name)
         return barrel
 
     def barrel(self, name: str) -> Barrel:
         """The barrel of this name; NotFound if there is none."""
-        return self._directory.barrel(name)
+        return self.directory.barrel(name)
 
     def configure(self, name: str, changes: Mapping[str, Any] | BarrelSettings) -> BarrelInfo:
         """Change settings of a barrel; those not named stay as they are."""
@@ -195,12 +195,12 @@ class Store:
             self.merging.forget(key)
             return key, text
 
-        with self._directory.changing:
+        with self.directory.changing:
             key, text = self.writer.call(change, barrel.key)
             if key != barrel.key:
-                self._directory.forget(name)
+                self.directory.forget(name)
                 barrel = self.barrel(name)
-            self._directory.stands(barrel, text)
+            self.directory.stands(barrel, text)
         self._did("configured", name)
         return barrel.info()
 
@@ -214,10 +214,10 @@ class Store:
             transaction.execute(self.queries.drop_barrel, f"!dropped-{key}", key)
             self.writer.forget_barrel(key)
 
-        with self._directory.changing:
-            self._directory.forget(name)
+        with self.directory.changing:
+            self.directory.forget(name)
             self.writer.call(mark, barrel.key, store_wide=True)
-            self._directory.forget(name)
+            self.directory.forget(name)
         self._did("dropped", name)
 
     def _found(self, transaction: Transaction, name: str) -> tuple[int, str]:
@@ -247,7 +247,7 @@ class Store:
 
     def _committed(self, name: str, seq: int) -> None:
         """On the writer's thread, where other processes want to know of it."""
-        self._directory.committed(name, seq)
+        self.directory.committed(name, seq)
         if self._watch is not None:
             self._watch.committed(name, seq)
 

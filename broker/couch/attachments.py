@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from hashlib import md5, sha256
 from typing import Final
 
-from broker.couch import stubs
 from broker.couch.documents import base_revision, check_document_id, submit, written_answer
 from broker.couch.errors import CouchError, bad_request
 from broker.couch.face import database, document_id, query_of
@@ -20,6 +19,7 @@ from broker.http.intake import body_through
 from feeds import Barrel, Write
 from feeds.attachments.documents import Attachment
 from feeds.attachments.given import Given, check_name, check_type
+from feeds.attachments.links import link_type
 from feeds.attachments.stubs import DEFAULT_TYPE, SHA256, Content
 from feeds.errors import BadRequest, Conflict, Missing, NotFound
 from feeds.storage.listing import leaves_of
@@ -69,7 +69,7 @@ def _link(attachment: Attachment, link: str) -> Found:
     def read(offset: int, length: int) -> Iterator[bytes]:
         yield text[offset : offset + length]
 
-    return Found(content, attachment.name, stubs.link_type(attachment.content_type), read, tagged_by="md5")
+    return Found(content, attachment.name, link_type(attachment.content_type), read, tagged_by="md5")
 
 
 async def put_attachment(call: Call) -> Answer:
@@ -84,8 +84,9 @@ async def put_attachment(call: Call) -> Answer:
     except BadRequest as error:
         raise CouchError(403, "forbidden", f"{error.reason}. {error.hint}") from error
     await call.in_thread(_check_base, barrel, id, rev)
-    length = call.declared if call.header(b"content-length") is not None else None
-    digest = call.header(b"content-md5")
+    # Of a compressed body both are of what is sent: there its own checksum is what tells that all of it came.
+    length = call.declared if call.header(b"content-length") is not None and not call.is_compressed else None
+    digest = None if call.is_compressed else call.header(b"content-md5")
     given = Given(md5=digest, length=length)
     blobs = barrel.store.blobs
     content = await body_through(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
@@ -11,7 +12,7 @@ from broker.couch import local
 from broker.couch.errors import CouchError, bad_request, told
 from broker.couch.face import check_json, database, decoded, json_object, query_of
 from broker.couch.paging import paged_answer
-from broker.couch.reading import Beside, as_jsons, read_many
+from broker.couch.reading import TOGETHER, TOGETHER_WITH_CONTENTS, Beside, as_json, as_jsons, read_many
 from broker.couch.writing import edited, grafted, told_of_write
 from broker.http.answers import Answer, AnyAnswer, encode_json
 from broker.http.call import Call
@@ -22,11 +23,18 @@ from feeds.storage.listing import leaves_of
 
 BATCH_MAX: Final = 10_000  # documents in one request; a writer's group is 1,000
 _ASKED_BYTES_MAX: Final = 8 << 20
-_PAGE: Final = 100
-_PAGE_WITH_CONTENTS: Final = 10  # of up to 16 MiB in each document
 _LIMITS: Final = (400, 403, 413)
 
-Prepared = Write | SpileError | Written
+
+@dataclass(frozen=True, slots=True)
+class _Local:
+    """A local document: written once nothing refuses the whole request any more."""
+
+    doc: dict[str, Any]
+    text: bytes
+
+
+Prepared = Write | SpileError | _Local
 
 
 class _Bulk(msgspec.Struct):
@@ -53,21 +61,27 @@ async def bulk_docs(call: Call) -> Answer:
     barrel = database(call, "write")
     body = await call.body(call.services.limits.bulk_bytes_max)
     limits = call.services.limits
-    edits, prepared = await call.in_thread(_prepared, barrel, body, limits.document_bytes_max, limits.bulk_bytes_max)
+    edits, prepared = await call.in_thread(_prepared, body, limits.document_bytes_max, limits.bulk_bytes_max)
     if any(isinstance(each, Write) and each.is_waiting for each in prepared):
         prepared = await call.in_step(_absorbed, barrel, prepared, call.who)
         call.waits_from_now()
     writes = [each for each in prepared if isinstance(each, Write)]
-    outcomes = iter(await call.written(barrel.submit(writes)) if writes else ())
-    rows = []
-    for each in prepared:
-        outcome = next(outcomes) if isinstance(each, Write) else each
-        if edits or isinstance(outcome, SpileError):
-            rows.append(_row(each, outcome, edits))
+    written = iter(await call.written(barrel.submit(writes)) if writes else ())
+    outcomes = [next(written) if isinstance(each, Write) else each for each in prepared]
+    for outcome in outcomes:
+        if isinstance(outcome, SpileError) and outcome.retryable:
+            raise outcome  # the whole request: what was written of it is written again without harm
+    if any(isinstance(each, _Local) for each in prepared):
+        outcomes = await call.in_thread(_with_locals, barrel, outcomes)
+    rows = [
+        _row(each, outcome, edits)
+        for each, outcome in zip(prepared, outcomes, strict=True)
+        if not isinstance(outcome, _Local) and (edits or isinstance(outcome, SpileError))
+    ]
     return Answer(201, encode_json(rows))
 
 
-def _prepared(barrel: Barrel, body: bytes, bytes_max: int, contents_max: int) -> tuple[bool, list[Prepared]]:
+def _prepared(body: bytes, bytes_max: int, contents_max: int) -> tuple[bool, list[Prepared]]:
     """Whether these are edits, and a write for each document, or why it alone is refused; TooLarge where the contents
     in them, which may come compressed, are more than `contents_max` bytes together. Blocks."""
     request = _bulk_of(body)
@@ -87,7 +101,7 @@ def _prepared(barrel: Barrel, body: bytes, bytes_max: int, contents_max: int) ->
         except CouchError as refusal:
             named = _named(text)
             if local.is_local(str(named.get("_id"))) and named["_id"] != local.PREFIX:
-                prepared.append(_local(barrel, named, text))
+                prepared.append(_Local(named, text))
                 continue
             if refusal.told.status == 400:
                 raise
@@ -123,7 +137,12 @@ def _named(text: bytes) -> dict[str, Any]:
     return doc if isinstance(doc, dict) else {}
 
 
-def _local(barrel: Barrel, doc: dict[str, Any], text: bytes) -> Written | SpileError:
+def _with_locals(barrel: Barrel, outcomes: Sequence[Outcome | _Local]) -> list[Outcome | _Local]:
+    """With what became of the local documents in their places."""
+    return [_local(barrel, each.doc, each.text) if isinstance(each, _Local) else each for each in outcomes]
+
+
+def _local(barrel: Barrel, doc: dict[str, Any], text: bytes) -> Outcome:
     try:
         return local.write_local(barrel, doc["_id"].removeprefix(local.PREFIX), text)
     except SpileError as refusal:
@@ -145,8 +164,6 @@ def _row(given: Prepared, outcome: Outcome, edits: bool) -> dict[str, Any]:
         return {"id": outcome.id, "error": "conflict", "reason": "Document update conflict."}
     id = given.id if isinstance(given, Write) else outcome.details.get("id")
     rev = str(given.rev) if isinstance(given, Write) and given.rev is not None else outcome.details.get("rev")
-    if outcome.retryable:
-        raise outcome  # the whole request: what was written of it is written again without harm
     outcome.details.setdefault("id", id)
     status, error, reason = told(told_of_write(outcome))
     if not edits and status in _LIMITS:
@@ -195,7 +212,8 @@ async def bulk_get(call: Call) -> AnyAnswer:
     asked = await call.in_thread(_asked_of, body)
     if len(asked) > BATCH_MAX:
         raise CouchError(413, "request_entity_too_large", f"At most {BATCH_MAX} documents are read at once.")
-    return await paged_answer(call, _results(barrel, asked, beside), contents=beside.attachments)
+    contents = any(beside.since(each.atts_since).attachments for each in asked)
+    return await paged_answer(call, _results(barrel, asked, beside, contents), contents=contents)
 
 
 def _asked_of(body: bytes) -> list[_Asked]:
@@ -210,49 +228,67 @@ def _asked_of(body: bytes) -> list[_Asked]:
         raise bad_request("invalid UTF-8 JSON") from error
 
 
-def _results(barrel: Barrel, asked: Sequence[_Asked], beside: Beside) -> Iterator[bytes]:
+def _results(barrel: Barrel, asked: Sequence[_Asked], beside: Beside, contents: bool) -> Iterator[bytes]:
     """The answer in pieces. Blocks."""
     head = b'{"results":['
-    size = _PAGE_WITH_CONTENTS if beside.attachments else _PAGE
-    for start in range(0, len(asked), size):
-        part = asked[start : start + size]
-        yield head + b",".join(_some_results(barrel, part, beside))
-        head = b","
+    together = TOGETHER_WITH_CONTENTS if contents else TOGETHER
+    for begin in range(0, len(asked), together):
+        wanted = _revisions_of(barrel, asked[begin : begin + together])
+        before: _Asked | None = None
+        at = 0
+        for found in read_many(
+            barrel, [(each.id, rev) for each, rev in wanted], replace(beside, attachments=contents)
+        ):
+            part = wanted[at : at + len(found)]
+            at += len(found)
+            text = []
+            for (each, _), row in zip(part, _rows(barrel, part, found, beside), strict=True):
+                if each is before:
+                    text.append(b",")
+                else:
+                    text.append((head if before is None else b"]},") + b'{"id":%b,"docs":[' % encode_json(each.id))
+                text.append(row)
+                before, head = each, b","
+            yield b"".join(text)
+        yield b"]}"
     yield b"]}" if asked else head + b"]}"
 
 
-def _some_results(barrel: Barrel, asked: Sequence[_Asked], beside: Beside) -> list[bytes]:
+def _revisions_of(barrel: Barrel, asked: Sequence[_Asked]) -> list[tuple[_Asked, str | None]]:
+    """Which revisions are to be read: those that are named, or else every leaf; None where there is nothing."""
     at_leaves = [each.id for each in asked if each.rev is None]
     leaves = leaves_of(barrel, at_leaves) if at_leaves else {}
-    wanted: list[tuple[str, str | None]] = []
-    counts = []
+    wanted: list[tuple[_Asked, str | None]] = []
     for each in asked:
-        if each.rev is not None:
-            revs: list[str | None] = [each.rev]
-        else:
-            revs = [str(leaf.revision) for leaf in leaves.get(each.id, ())] or [None]
-        wanted.extend((each.id, rev) for rev in revs)
-        counts.append(len(revs))
-    found = _read(barrel, wanted, beside)
-    documents = [each for each in found if isinstance(each, Document)]
-    texts = iter(as_jsons(barrel, documents, beside))
-    rows = iter(
-        b'{"ok":' + next(texts) + b"}" if isinstance(each, Document) else _not_read(id, rev, each)
-        for (id, rev), each in zip(wanted, found, strict=True)
-    )
-    return [
-        b'{"id":%b,"docs":[%b]}' % (encode_json(each.id), b",".join(next(rows) for _ in range(count)))
-        for each, count in zip(asked, counts, strict=True)
+        revs: list[str | None] = [each.rev]
+        if each.rev is None and each.id in leaves:
+            revs = [str(leaf.revision) for leaf in leaves[each.id]]
+        wanted.extend((each, rev) for rev in revs)
+    return wanted
+
+
+def _rows(
+    barrel: Barrel,
+    wanted: Sequence[tuple[_Asked, str | None]],
+    found: Sequence[Document | SpileError],
+    beside: Beside,
+) -> list[bytes]:
+    for one in found:
+        if isinstance(one, SpileError) and one.retryable:
+            raise one
+    read = [
+        (one, beside.since(each.atts_since))
+        for (each, _), one in zip(wanted, found, strict=True)
+        if isinstance(one, Document)
     ]
-
-
-def _read(
-    barrel: Barrel, wanted: Sequence[tuple[str, str | None]], beside: Beside
-) -> Sequence[Document | SpileError]:
-    found = read_many(barrel, wanted, beside)
-    if any(isinstance(each, SpileError) and each.retryable for each in found):
-        raise next(each for each in found if isinstance(each, SpileError) and each.retryable)
-    return found
+    if all(since is beside for _, since in read):
+        texts = iter(as_jsons(barrel, [one for one, _ in read], beside))
+    else:
+        texts = iter([as_json(barrel, one, since) for one, since in read])
+    return [
+        b'{"ok":' + next(texts) + b"}" if isinstance(one, Document) else _not_read(each.id, rev, one)
+        for (each, rev), one in zip(wanted, found, strict=True)
+    ]
 
 
 def _not_read(id: str, rev: str | None, error: SpileError) -> bytes:

@@ -12,7 +12,7 @@ from broker.couch.feed_options import Asked, read_asked
 from broker.couch.live import continuous, long_poll
 from broker.couch.paging import paged_answer
 from broker.couch.rows import Change, told_rows
-from broker.http.answers import AnyAnswer, encode_json
+from broker.http.answers import AnyAnswer
 from broker.http.call import Call
 from feeds import Barrel
 from feeds.positions import Position
@@ -62,12 +62,13 @@ def _forwards(barrel: Barrel, asked: Asked) -> Iterator[bytes]:
     most = PAGE_ROWS_MAX if asked.attachments else _PAGE_ROWS
     try:
         while not done:
-            page = replay.next(most if left is None else min(most, left), _PAGE_BYTES)
-            rows = told_rows(barrel, page.rows, asked, barrel.epoch)
+            # Of many that are looked at few may be told: pages are whole then, however few are asked for.
+            page = replay.next(most if left is None or asked.chooses else min(most, left), _PAGE_BYTES)
+            rows = told_rows(barrel, page.rows, asked, barrel.epoch, left)
             seq, done = page.seq, page.caught_up
-            if left is not None:
+            if left is not None and rows:
                 left -= len(rows)
-                done = done or left == 0
+                seq, done = (seq, done) if left else (Position.parse(rows[-1].seq.decode()).seq, True)
             if rows:
                 yield piece + comma + _joined(rows)
                 piece, comma = b"", b","
@@ -88,29 +89,35 @@ def _backwards(barrel: Barrel, asked: Asked) -> Iterator[bytes]:
     piece, comma = _HEAD, b""
     left = asked.limit
     while upto > after and left != 0:
-        limit = _PAGE_ROWS if left is None else min(_PAGE_ROWS, left)
+        limit = _PAGE_ROWS if left is None or asked.chooses else min(_PAGE_ROWS, left)
         with database_.snapshot() as connection:
             found, at = changes_back(
-                connection, queries, barrel.key, after, upto, asked.patterns, docs=asked.reads_docs, limit=limit
+                connection,
+                queries,
+                barrel.key,
+                after,
+                upto,
+                asked.patterns,
+                docs=asked.reads_docs,
+                limit=limit,
+                whole=False,
             )
         if at is None:
             break
         upto = at - 1
-        rows = told_rows(barrel, found, asked, barrel.epoch)
+        rows = told_rows(barrel, found, asked, barrel.epoch, left)
         left = None if left is None else left - len(rows)
         if rows:
-            head = found[-1].seq
+            head = Position.parse(rows[-1].seq.decode()).seq
             yield piece + comma + _joined(rows)
             piece, comma = b"", b","
         else:
             yield b""
-        if len(found) < limit:
-            break
     yield piece + _tail(barrel.position(head), 0)
 
 
 def _joined(rows: list[Change]) -> bytes:
-    return encode_json(rows)[1:-1]
+    return b",".join([row.json for row in rows])
 
 
 def _tail(last_seq: str, pending: int) -> bytes:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import chain
 
 from msgspec import UNSET
 
 from broker.couch import stubs
-from broker.couch.reading import Beside
+from broker.couch.reading import Beside, Told, held_generation
 from broker.http.answers import AnyAnswer, Header, Streamed, encode_json, etag
 from broker.http.call import Call
 from broker.http.disposition import disposition
@@ -15,11 +16,6 @@ from broker.http.outflow import Pieces
 from broker.http.related import new_boundary
 from feeds import Barrel, Document
 from feeds.attachments.stubs import DEFAULT_TYPE, Stubs, stubs_of
-from feeds.errors import SpileError
-from feeds.revisions import Revision
-from feeds.storage.reading import Wanted
-
-Revisions = Sequence[Document | tuple[str, SpileError]]
 
 
 async def multipart_document(call: Call, barrel: Barrel, document: Document, beside: Beside) -> AnyAnswer:
@@ -29,7 +25,7 @@ async def multipart_document(call: Call, barrel: Barrel, document: Document, bes
     return await _streamed(call, _related(barrel, document, beside, boundary), kind, [(b"etag", etag(document.rev))])
 
 
-async def multipart_revisions(call: Call, barrel: Barrel, found: Revisions, beside: Beside) -> AnyAnswer:
+async def multipart_revisions(call: Call, barrel: Barrel, found: Iterable[list[Told]], beside: Beside) -> AnyAnswer:
     """Several revisions as `multipart/mixed`: each a `multipart/related`, or JSON where it has no attachments."""
     boundary = new_boundary()
     return await _streamed(
@@ -37,8 +33,8 @@ async def multipart_revisions(call: Call, barrel: Barrel, found: Revisions, besi
     )
 
 
-def _mixed(barrel: Barrel, found: Revisions, beside: Beside, boundary: bytes) -> Iterator[bytes]:
-    for each in found:
+def _mixed(barrel: Barrel, found: Iterable[list[Told]], beside: Beside, boundary: bytes) -> Iterator[bytes]:
+    for each in chain.from_iterable(found):
         yield b"\r\n--%b\r\n" % boundary
         if isinstance(each, tuple):
             yield b'Content-Type: application/json; error="true"\r\n\r\n' + encode_json({"missing": each[0]})
@@ -71,18 +67,8 @@ def _related(barrel: Barrel, document: Document, beside: Beside, boundary: bytes
 
 def _following(barrel: Barrel, document: Document, beside: Beside) -> Stubs:
     """The attachments whose contents are sent: all, or those that came since."""
-    named = stubs_of(document.body)
-    held = _held(barrel, document, beside.atts_since) if named and beside.atts_since else 0
-    return {name: stub for name, stub in named.items() if stub.revpos > held}
-
-
-def _held(barrel: Barrel, document: Document, since: Sequence[str]) -> int:
-    """The generation of the newest of these revisions that a document descends from; 0 for none."""
-    (found,) = barrel.read([Wanted(document.id, document.rev, history=True)])
-    if isinstance(found, SpileError):
-        return 0
-    known = {each["rev"] for each in found.extra["_history"]} & set(since)
-    return max((Revision.parse(rev).generation for rev in known), default=0)
+    held = held_generation(barrel, document, beside.atts_since)
+    return {name: stub for name, stub in stubs_of(document.body).items() if stub.revpos > held}
 
 
 async def _streamed(

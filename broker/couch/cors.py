@@ -6,6 +6,7 @@ the answer from it; what would change something is refused before it comes here 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from broker.http.answers import Answer, Header
@@ -13,7 +14,8 @@ from broker.http.call import Call
 
 _METHODS: Final = b"GET, HEAD, POST, PUT, DELETE, COPY"
 _HEADERS: Final = (
-    b"accept, authorization, content-type, origin, referer, x-csrf-token, if-match, if-none-match, range, destination"
+    b"accept, authorization, content-encoding, content-type, origin, referer, x-csrf-token, if-match, if-none-match, "
+    b"range, destination"
 )
 _EXPOSED: Final = (
     b"content-type, cache-control, accept-ranges, content-range, content-length, etag, location, server, "
@@ -22,17 +24,17 @@ _EXPOSED: Final = (
 _DAY_S: Final = b"86400"
 
 
-def cors_headers(call: Call) -> list[Header]:
-    """What belongs to an answer for the page that asked; nothing where no page of another origin did."""
-    origin = call.header(b"origin")
+def cors_headers(asked: Sequence[Header], origins: Collection[str]) -> list[Header]:
+    """What belongs to the answer to a request with these headers; nothing where no page of another origin asked."""
+    origin = next((value for name, value in asked if name == b"origin"), None)
     if origin is None:
         return []
     vary: Header = (b"vary", b"origin")
-    if origin not in call.services.limits.origins:
+    if origin.decode("latin-1") not in origins:
         return [vary]
     return [
         vary,
-        (b"access-control-allow-origin", origin.encode("latin-1")),
+        (b"access-control-allow-origin", origin),
         (b"access-control-allow-credentials", b"true"),
         (b"access-control-expose-headers", _EXPOSED),
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -13,8 +13,9 @@ from broker.couch import local
 from broker.couch.contents import multipart_document, multipart_revisions
 from broker.couch.errors import CouchError, bad_request
 from broker.couch.face import check_json, database, decoded, document_id, query_of
+from broker.couch.paging import paged_answer
 from broker.couch.query import Query
-from broker.couch.reading import Beside, as_json, checked_rev, open_revisions, read
+from broker.couch.reading import Beside, Told, as_json, checked_rev, open_revisions, read
 from broker.couch.related import related_write
 from broker.couch.writing import edited, grafted, told_of_write
 from broker.http.answers import Answer, AnyAnswer, encode_json, etag, revisions_in
@@ -30,6 +31,7 @@ from feeds.naming import new_id
 
 _CHECKED_INLINE_BYTES_MAX: Final = 32 << 10
 _GROWS: Final = b'"gzip"'
+_LOCAL: Final = b'"_local'
 _RELATED: Final = "multipart/related"
 _MIXED: Final = "multipart/mixed"
 _JSON: Final = "application/json"
@@ -63,21 +65,25 @@ async def get_document(call: Call) -> AnyAnswer:
 
 
 async def _revisions(call: Call, barrel: Barrel, id: str, revs: list[str] | None, beside: Beside) -> AnyAnswer:
-    found = await call.in_thread(open_revisions, barrel, id, revs, beside)
+    found = open_revisions(barrel, id, revs, beside)
     if not _accepts(call, _JSON):
         return await multipart_revisions(call, barrel, found, beside)
-    in_thread = call.in_step if beside.attachments else call.in_thread
-    return Answer(200, await in_thread(_listed, barrel, found, beside))
+    return await paged_answer(call, _listed(barrel, found, beside), contents=beside.attachments)
 
 
-def _listed(barrel: Barrel, found: list[Document | tuple[str, SpileError]], beside: Beside) -> bytes:
-    rows = [
-        encode_json({"missing": each[0]})
-        if isinstance(each, tuple)
-        else b'{"ok":' + as_json(barrel, each, beside) + b"}"
-        for each in found
-    ]
-    return b"[" + b",".join(rows) + b"]"
+def _listed(barrel: Barrel, found: Iterable[list[Told]], beside: Beside) -> Iterator[bytes]:
+    comma = b"["
+    for part in found:
+        rows = [
+            encode_json({"missing": each[0]})
+            if isinstance(each, tuple)
+            else b'{"ok":' + as_json(barrel, each, beside) + b"}"
+            for each in part
+        ]
+        if rows:
+            yield comma + b",".join(rows)
+            comma = b","
+    yield b"]" if comma == b"," else b"[]"
 
 
 def _accepts(call: Call, kind: str) -> bool:
@@ -125,8 +131,17 @@ async def post_document(call: Call) -> Answer:
     def made(text: bytes) -> Write:
         return edited(text, bytes_max) if edits else grafted(text, bytes_max)
 
-    write = await _checked(call, await call.document(), made)
+    text = await call.document()
+    if _LOCAL in text and (id := _id_in(text)) is not None and local.is_local(id) and id != local.PREFIX:
+        return await local.post_local(call, barrel, id, text)
+    write = await _checked(call, text, made)
     return written_answer(await submit(call, barrel, write), edits=edits)
+
+
+def _id_in(text: bytes) -> str | None:
+    doc = decoded(text, Any)
+    id = doc.get("_id") if isinstance(doc, dict) else None
+    return id if isinstance(id, str) else None
 
 
 async def delete_document(call: Call) -> Answer:

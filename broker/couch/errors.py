@@ -34,6 +34,7 @@ _NAMES: Final[dict[str, tuple[int, str]]] = {
     "range_not_satisfiable": (416, "requested_range_not_satisfiable"),
     "overloaded": (503, "service_unavailable"),
     "unavailable": (503, "service_unavailable"),
+    "internal": (500, "internal_server_error"),
 }
 _WAIT: Final = frozenset(("overloaded", "unavailable", "rate_limited"))
 

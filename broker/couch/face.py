@@ -5,15 +5,16 @@ Handlers raise the errors of `feeds` as everywhere; here they become CouchDB's a
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from broker.couch.cors import cors_headers
 from broker.couch.errors import CouchError, bad_request, error_answer
+from broker.couch.packing import packed_answer
 from broker.couch.query import Query
-from broker.http.answers import AnyAnswer
+from broker.http.answers import Answer, AnyAnswer, Header
 from broker.http.call import Call
 from broker.http.endpoint import Endpoint
 from broker.http.services import Verb
@@ -41,19 +42,35 @@ class Served(NamedTuple):
 def endpoint_of(row: Served) -> Endpoint:
     """What stands at the end of its route."""
     name = "couch_" + getattr(row.handler, "__name__", "answer")
-    return Endpoint(name, _answering(row.handler), writes=row.writes, streams=row.streams)
+    return Endpoint(
+        name, _answering(row.handler), writes=row.writes, streams=row.streams, inflates=True, refuse=refusal
+    )
 
 
 def _answering(handler: Handler) -> Handler:
     async def served(call: Call) -> AnyAnswer:
         try:
-            answer = await handler(call)
+            _check_encoding(call)
+            answer = await packed_answer(call, await handler(call))
         except SpileError as error:
-            answer = error_answer(error)
-        answer.headers.extend(cors_headers(call))
+            return refusal(error, call.headers, call.services.limits.origins)
+        answer.headers.extend(cors_headers(call.headers, call.services.limits.origins))
         return answer
 
     return served
+
+
+def _check_encoding(call: Call) -> None:
+    encoding = (call.header(b"content-encoding") or "identity").lower()
+    if encoding not in ("identity", "gzip"):
+        raise CouchError(415, "bad_content_type", f"{encoding} is not a supported content encoding.")
+
+
+def refusal(error: SpileError, asked: Sequence[Header], origins: Collection[str]) -> Answer:
+    """The answer to a request that is refused, which a page of an allowed origin may read."""
+    answer = error_answer(error)
+    answer.headers.extend(cors_headers(asked, origins))
+    return answer
 
 
 def database(call: Call, verb: Verb = "read", path: str = "#") -> Barrel:

@@ -53,6 +53,11 @@ class Asked:
         return self.docs or self.selector is not None
 
     @property
+    def chooses(self) -> bool:
+        """Whether rows are looked at that are not told."""
+        return self.ids is not None or self.selector is not None or self.designs
+
+    @property
     def patterns(self) -> tuple[Pattern, ...]:
         """What finds every row that is told, and maybe some more; none: all are looked at."""
         if self.designs:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -13,40 +13,48 @@ from broker.couch.asking import Asked, bookmark_after, bookmark_at, read_find
 from broker.couch.candidates import Candidates, candidates_of
 from broker.couch.errors import CouchError
 from broker.couch.face import database, json_object
-from broker.http.answers import Answer, encode_json
+from broker.couch.paging import paged_answer
+from broker.couch.reading import Beside, read_many
+from broker.http.answers import AnyAnswer, encode_json
 from broker.http.call import Call
 from feeds import Barrel, Document
 from feeds.selector.collation import compare
-from feeds.storage.reading import Wanted
 
 _ASKED_BYTES_MAX: Final = 1 << 20
 _CHUNK: Final = 200
 SORTED_MAX: Final = 20_000  # documents held at once to be put in order
 _SORTED_BYTES_MAX: Final = 64 << 20
-_ANSWER_BYTES_MAX: Final = 64 << 20
 _UNNARROWED: Final = "No condition of the selector narrows the index: every document was looked at."
 
 
-async def find(call: Call) -> Answer:
+async def find(call: Call) -> AnyAnswer:
     """The documents that a selector means."""
     barrel = database(call)
     asked = read_find(await json_object(call, _ASKED_BYTES_MAX))
-    return await call.in_thread(_found, barrel, asked)
+    return await paged_answer(call, _pages(barrel, asked))
 
 
-async def explain(call: Call) -> Answer:
+async def explain(call: Call) -> AnyAnswer:
     """How they would be found."""
     barrel = database(call)
     asked = read_find(await json_object(call, _ASKED_BYTES_MAX))
-    told = await call.in_thread(_explained, barrel, asked)
-    return Answer(200, encode_json(told))
+    return await paged_answer(call, _explained(barrel, asked))
 
 
-def _found(barrel: Barrel, asked: Asked) -> Answer:
+def _pages(barrel: Barrel, asked: Asked) -> Generator[bytes, None, None]:
+    """The answer in pieces, an empty one where some documents were looked at and none is told. Blocks."""
     began = time.monotonic()
-    looked_in = candidates_of(barrel, asked.selector)
+    looked_in = yield from candidates_of(barrel, asked.selector)
     looker = _Looker(barrel, asked, looked_in)
-    docs = looker.in_order() if asked.sort else looker.as_they_are()
+    piece, comma = b'{"docs":[', b""
+    count = 0
+    for docs in looker.in_order() if asked.sort else looker.as_they_are():
+        count += len(docs)
+        if docs:
+            yield piece + comma + b",".join(docs)
+            piece, comma = b"", b","
+        else:
+            yield b""
     told: dict[str, Any] = {"bookmark": looker.bookmark}
     if not looked_in.is_narrowed:
         told["warning"] = _UNNARROWED
@@ -55,10 +63,10 @@ def _found(barrel: Barrel, asked: Asked) -> Answer:
             "total_keys_examined": looker.examined,
             "total_docs_examined": looker.examined,
             "total_quorum_docs_examined": 0,
-            "results_returned": len(docs),
+            "results_returned": count,
             "execution_time_ms": round((time.monotonic() - began) * 1000, 3),
         }
-    return Answer(200, b'{"docs":[' + b",".join(docs) + b"]," + encode_json(told)[1:])
+    yield piece + b"]," + encode_json(told)[1:]
 
 
 class _Looker:
@@ -68,70 +76,68 @@ class _Looker:
         self._barrel = barrel
         self._asked = asked
         self._looked_in = looked_in
-        self._size = 0
         self.examined = 0
         self.bookmark = "nil"
 
-    def as_they_are(self) -> list[bytes]:
-        """Matches by their ids, behind the bookmark."""
-        found: list[bytes] = []
-        skip = self._asked.skip
-        if self._asked.limit == 0:
-            return found
-        for document, doc in self._matches(self._asked.after):
-            if skip:
-                skip -= 1
-                continue
-            found.append(self._told(document, doc))
-            self.bookmark = bookmark_after(document.id)
-            if len(found) == self._asked.limit:
-                break
-        return found
+    def as_they_are(self) -> Iterator[list[bytes]]:
+        """Matches by their ids, behind the bookmark; those of some documents that were looked at."""
+        skip, left = self._asked.skip, self._asked.limit
+        for matches in self._matches(self._asked.after) if left else ():
+            matches, skip = matches[skip:], max(0, skip - len(matches))
+            part = matches[:left]
+            if part:
+                self.bookmark = bookmark_after(part[-1][0].id)
+            yield [self._told(document, doc) for document, doc in part]
+            left -= len(part)
+            if not left:
+                return
 
-    def in_order(self) -> list[bytes]:
+    def in_order(self) -> Iterator[list[bytes]]:
         """Matches that have every field to sort by, sorted."""
         keyed = []
         size = 0
-        for document, doc in self._matches(None):
-            key = [_field(doc, path) for path, _ in self._asked.sort]
-            if any(part is _ABSENT for part in key):
-                continue
-            keyed.append((_Key(key, [down for _, down in self._asked.sort]), document, doc))
-            size += len(document.body)
-            if len(keyed) > SORTED_MAX or size > _SORTED_BYTES_MAX:
-                raise CouchError(
-                    400,
-                    "no_usable_index",
-                    f"More than {SORTED_MAX} documents, or {_SORTED_BYTES_MAX} bytes, would have to be sorted: "
-                    "narrow it down.",
-                )
+        for matches in self._matches(None):
+            for document, doc in matches:
+                key = [_field(doc, path) for path, _ in self._asked.sort]
+                if any(part is _ABSENT for part in key):
+                    continue
+                keyed.append((_Key(key, [down for _, down in self._asked.sort]), document, doc))
+                size += len(document.body)
+                if len(keyed) > SORTED_MAX or size > _SORTED_BYTES_MAX:
+                    raise CouchError(
+                        400,
+                        "no_usable_index",
+                        f"More than {SORTED_MAX} documents, or {_SORTED_BYTES_MAX} bytes, would have to be sorted: "
+                        "narrow it down.",
+                    )
+            yield []
         keyed.sort(key=lambda each: each[0])
         begin = self._asked.at + self._asked.skip
         part = keyed[begin : begin + self._asked.limit]
         if part:
             self.bookmark = bookmark_at(begin + len(part))
-        return [self._told(document, doc) for _, document, doc in part]
+        for at in range(0, len(part), _CHUNK):
+            yield [self._told(document, doc) for _, document, doc in part[at : at + _CHUNK]]
 
-    def _matches(self, after: str | None) -> Iterator[tuple[Document, dict[str, Any]]]:
-        for ids in self._looked_in.chunks(self._barrel, after, _CHUNK):
-            wanted = [Wanted(id, conflicts=self._asked.conflicts) for id in ids]
-            for document in self._barrel.read(wanted):
-                if not isinstance(document, Document):
-                    continue  # deleted meanwhile, or never more than a tombstone
-                self.examined += 1
-                doc = document.data
-                if self._asked.selector.matches(doc):
-                    yield document, doc
+    def _matches(self, after: str | None) -> Iterator[list[tuple[Document, dict[str, Any]]]]:
+        """Those among some documents, and then among some more."""
+        beside = Beside(conflicts=self._asked.conflicts)
+        for chunk in self._looked_in.chunks(self._barrel, after, _CHUNK):
+            for read in read_many(self._barrel, [(id, None) for id in chunk], beside):
+                found = []
+                for document in read:
+                    if not isinstance(document, Document):
+                        continue  # deleted meanwhile, or never more than a tombstone
+                    self.examined += 1
+                    doc = document.data
+                    if self._asked.selector.matches(doc):
+                        found.append((document, doc))
+                yield found
 
     def _told(self, document: Document, doc: dict[str, Any]) -> bytes:
         (text,) = stubs.told(self._barrel, [document.json()])
         if self._asked.fields:
             text = encode_json(_projected(doc if b"_attachments" not in text else _decoded(text), self._asked.fields))
-        self._size += len(text)
-        if self._size > _ANSWER_BYTES_MAX:
-            raise CouchError(
-                413, "too_large", f"The documents found exceed {_ANSWER_BYTES_MAX} bytes; ask for fewer."
-            )
         return text
 
 
@@ -197,11 +203,12 @@ def _decoded(text: bytes) -> dict[str, Any]:
     return found
 
 
-def _explained(barrel: Barrel, asked: Asked) -> dict[str, Any]:
-    looked_in = candidates_of(barrel, asked.selector)
+def _explained(barrel: Barrel, asked: Asked) -> Generator[bytes, None, None]:
+    """The answer behind empty pieces. Blocks."""
+    looked_in = yield from candidates_of(barrel, asked.selector)
     by_id = looked_in.name == "_all_docs"
     field = "_id" if by_id else looked_in.name.replace("/", ".")
-    return {
+    told = {
         "dbname": barrel.name,
         "index": {
             "ddoc": None,
@@ -215,3 +222,4 @@ def _explained(barrel: Barrel, asked: Asked) -> dict[str, Any]:
         "skip": asked.skip,
         "fields": [".".join(path) for path in asked.fields] or "all_fields",
     }
+    yield encode_json(told)

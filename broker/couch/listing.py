@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from broker.couch.errors import CouchError, bad_request
 from broker.couch.face import database, json_object, query_of
 from broker.couch.local import PREFIX
 from broker.couch.paging import paged_answer
 from broker.couch.query import Query
-from broker.couch.reading import Beside, as_jsons, read_many
+from broker.couch.reading import TOGETHER, TOGETHER_WITH_CONTENTS, Beside, as_jsons, read_many
 from broker.http.answers import AnyAnswer, encode_json
 from broker.http.call import Call
 from feeds import Barrel, Document
@@ -21,9 +21,8 @@ from feeds.storage.listing import PAGE, Listed, count_documents, find_documents,
 
 _ASKED_BYTES_MAX: Final = 8 << 20
 _KEYS_MAX: Final = 100_000
-# Read together: documents of up to 8 MiB each, contents of up to 16 MiB of each as base64.
-_DOCS: Final = 100
-_DOCS_WITH_CONTENTS: Final = 10
+_LARGE_BYTES: Final = 16 << 10  # a local document that ends its page
+_COUNTED_MAX: Final = 10_000  # documents that are counted for `offset`; with more before a page it is null
 _DESIGN: Final = ("_design/", "_design0")
 
 
@@ -46,7 +45,7 @@ class Range:
         """How many are read at a time."""
         if not self.docs:
             return PAGE
-        return _DOCS_WITH_CONTENTS if self.beside.attachments else _DOCS
+        return TOGETHER_WITH_CONTENTS if self.beside.attachments else TOGETHER
 
     @classmethod
     def of(cls, query: Query, within: tuple[str, str]) -> Range:
@@ -103,14 +102,15 @@ async def _list(call: Call, within: tuple[str, str]) -> AnyAnswer:
     asked = Range.of(query, within)
     if query.has("keys"):
         keys = query.json("keys")
-        _check_keys(keys, query)
+        check_keys(keys, query)
         pages = _by_keys(barrel, keys, asked)
     else:
         pages = _in_order(barrel, asked, within)
     return await paged_answer(call, pages, contents=asked.beside.attachments)
 
 
-def _check_keys(keys: Any, query: Query) -> None:
+def check_keys(keys: Any, query: Query) -> None:
+    """Refuse `keys` that are none, too many, or given beside a range."""
     if not isinstance(keys, list):
         raise bad_request("`keys` parameter must be an array.")
     if len(keys) > _KEYS_MAX:
@@ -130,11 +130,11 @@ def _head(barrel: Barrel, asked: Range, offset: int | None) -> bytes:
 
 def _in_order(barrel: Barrel, asked: Range, within: tuple[str, str]) -> Iterator[bytes]:
     """The answer in pieces. Blocks."""
-    before = 0
-    if asked.low < asked.high:
-        outside = (asked.high, within[1]) if asked.descending else (within[0], asked.low)
-        before = count_documents(barrel, *outside) if outside[0] < outside[1] else 0
-    piece = _head(barrel, asked, before + asked.skip)
+    before: int | None = 0
+    outside = (asked.high, within[1]) if asked.descending else (within[0], asked.low)
+    if asked.low < asked.high and outside[0] < outside[1]:
+        before = count_documents(barrel, *outside, most=_COUNTED_MAX)
+    piece = _head(barrel, asked, None if before is None else before + asked.skip)
     skip, left = asked.skip, asked.limit
     low, high, more = asked.low, asked.high, asked.low < asked.high and asked.limit != 0
     comma = b""
@@ -150,10 +150,10 @@ def _in_order(barrel: Barrel, asked: Range, within: tuple[str, str]) -> Iterator
             live = live[:left]
             left -= len(live)
             more = more and left > 0
-        if live:
-            yield piece + comma + b",".join(_rows(barrel, [(each.id, each) for each in live], asked))
+        for rows in _rows(barrel, [(each.id, each) for each in live], asked):
+            yield piece + comma + rows
             piece, comma = b"", b","
-        else:
+        if not live:
             yield b""
     yield piece + b"]}"
 
@@ -167,33 +167,47 @@ def _by_keys(barrel: Barrel, keys: Sequence[Any], asked: Range) -> Iterator[byte
         part = chosen[start : start + asked.page]
         known = find_documents(barrel, [key for key in part if isinstance(key, str)])
         found = [(key, known.get(key) if isinstance(key, str) else None) for key in part]
-        yield piece + comma + b",".join(_rows(barrel, found, asked))
-        piece, comma = b"", b","
+        for rows in _rows(barrel, found, asked):
+            yield piece + comma + rows
+            piece, comma = b"", b","
     yield piece + b"]}"
 
 
-def _rows(barrel: Barrel, found: Sequence[tuple[Any, Listed | None]], asked: Range) -> list[bytes]:
-    docs = _documents(barrel, [each for _, each in found if each is not None], asked) if asked.docs else {}
-    return [_row(key, each, docs if asked.docs else None) for key, each in found]
+def _rows(barrel: Barrel, found: Sequence[tuple[Any, Listed | None]], asked: Range) -> Iterator[bytes]:
+    """Rows as JSON without brackets, as many at a time as fit into memory with their documents."""
+    at = 0
+    for docs in _documents(barrel, [each for _, each in found if _lives(each)], asked) if asked.docs else ():
+        end, left = at, len(docs)
+        while end < len(found) and (left or not _lives(found[end][1])):
+            left -= _lives(found[end][1])
+            end += 1
+        texts = iter(docs)
+        rows = [_row(key, each, next(texts) if _lives(each) else b"null") for key, each in found[at:end]]
+        at = end
+        yield b",".join(rows)
+    if at < len(found):
+        yield b",".join(_row(key, each, b"null" if asked.docs else None) for key, each in found[at:])
 
 
-def _row(key: Any, listed: Listed | None, docs: Mapping[str, bytes] | None) -> bytes:
+def _lives(listed: Listed | None) -> TypeGuard[Listed]:
+    return listed is not None and not listed.deleted
+
+
+def _row(key: Any, listed: Listed | None, doc: bytes | None) -> bytes:
     if listed is None:
         return encode_json({"key": key, "error": "not_found"})
     value: dict[str, Any] = {"rev": listed.rev}
     if listed.deleted:
         value["deleted"] = True
     row = encode_json({"id": listed.id, "key": listed.id, "value": value})
-    if docs is None:
-        return row
-    return row[:-1] + b',"doc":' + docs.get(listed.id, b"null") + b"}"
+    return row if doc is None else row[:-1] + b',"doc":' + doc + b"}"
 
 
-def _documents(barrel: Barrel, listed: Sequence[Listed], asked: Range) -> dict[str, bytes]:
-    """The documents of these that live, as JSON."""
-    wanted: list[tuple[str, str | None]] = [(each.id, each.rev) for each in listed if not each.deleted]
-    found = [each for each in read_many(barrel, wanted, asked.beside) if isinstance(each, Document)]
-    return {each.id: text for each, text in zip(found, as_jsons(barrel, found, asked.beside), strict=True)}
+def _documents(barrel: Barrel, listed: Sequence[Listed], asked: Range) -> Iterator[list[bytes]]:
+    """These documents as JSON, as many at a time as fit into memory; null where one is not there any more."""
+    for found in read_many(barrel, [(each.id, each.rev) for each in listed], asked.beside):
+        texts = iter(as_jsons(barrel, [each for each in found if isinstance(each, Document)], asked.beside))
+        yield [next(texts) if isinstance(each, Document) else b"null" for each in found]
 
 
 async def local_docs(call: Call) -> AnyAnswer:
@@ -205,7 +219,7 @@ async def local_docs(call: Call) -> AnyAnswer:
     asked = Range.of(query, (PREFIX, "_local0"))
     keys = query.json("keys") if query.has("keys") else None
     if query.has("keys"):
-        _check_keys(keys, query)
+        check_keys(keys, query)
     return await paged_answer(call, _local(barrel, asked, keys))
 
 
@@ -216,11 +230,13 @@ def _local(barrel: Barrel, asked: Range, keys: Sequence[Any] | None) -> Iterator
         chosen.reverse()
     chosen = chosen[asked.skip :] if asked.limit is None else chosen[asked.skip : asked.skip + asked.limit]
     piece, comma = b'{"total_rows":null,"offset":null,"rows":[', b""
-    for start in range(0, len(chosen), PAGE):
-        rows = [_local_row(barrel, id, asked.docs) for id in chosen[start : start + PAGE]]
-        yield piece + comma + b",".join(rows)
-        piece, comma = b"", b","
-    yield piece + b"]}"
+    rows: list[bytes] = []
+    for id in chosen:
+        rows.append(_local_row(barrel, id, asked.docs))
+        if len(rows) == PAGE or len(rows[-1]) > _LARGE_BYTES:
+            yield piece + comma + b",".join(rows)
+            piece, comma, rows = b"", b",", []
+    yield piece + (comma if rows else b"") + b",".join(rows) + b"]}"
 
 
 def _local_row(barrel: Barrel, id: Any, docs: bool) -> bytes:

@@ -37,6 +37,11 @@ async def put_local(call: Call) -> Answer:
     return _answer(written, 201)
 
 
+async def post_local(call: Call, barrel: Barrel, id: str, text: bytes) -> Answer:
+    """Write a local document that was posted as one of the database."""
+    return _answer(await call.in_thread(write_local, barrel, id.removeprefix(PREFIX), text), 201)
+
+
 async def delete_local(call: Call) -> Answer:
     """Remove a local document."""
     id = _id(call)

@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
 from broker.http.answers import Answer, AnyAnswer, Streamed
-from broker.http.call import Call
+from broker.http.call import Call, ClientGone
 
 _WHOLE_BYTES_MAX: Final = 512 << 10  # a batch of a replicator's, which is one answer then, and its client done sooner
 
 
 async def paged_answer(call: Call, pages: Iterator[bytes], *, contents: bool = False) -> AnyAnswer:
-    """The pieces that an iterator reads, each on a reader's thread: with `contents` on those that wait for them."""
+    """The pieces that an iterator reads, each on a reader's thread: with `contents` on those that wait for them.
+
+    What finds nothing for long ends where its client has gone (ClientGone).
+    """
     chunks = Paged(call, pages, contents)
     ready: list[bytes] = []
     size = 0
+    gone: asyncio.Task[None] | None = None
     try:
         while size <= _WHOLE_BYTES_MAX:
-            piece = await chunks.next()
+            piece = await chunks.step()
             if piece is None:
                 await chunks.close()
                 return Answer(200, b"".join(ready))
             ready.append(piece)
             size += len(piece)
+            if not piece:
+                gone = gone or asyncio.create_task(call.gone(), name="spile-couch-gone")
+                if gone.done():
+                    raise ClientGone
     except BaseException:
         await chunks.close()
         raise
+    finally:
+        if gone is not None:
+            gone.cancel()
+            with suppress(asyncio.CancelledError):
+                await gone
     chunks.put_back(b"".join(ready))
     return Streamed(chunks)
 
@@ -53,8 +67,14 @@ class Paged:
         if self._ready is not None:
             piece, self._ready = self._ready, None
             return piece
-        while (piece := await self._in_thread(self._step)) == b"":
-            pass
+        while True:
+            step = await self.step()
+            if step != b"":
+                return step
+
+    async def step(self) -> bytes | None:
+        """The next piece, empty ones too."""
+        piece: bytes | None = await self._in_thread(self._step)
         return piece
 
     async def close(self) -> None:

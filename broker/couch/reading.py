@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -11,12 +11,20 @@ from broker.couch.errors import bad_request
 from broker.couch.query import Query
 from feeds import Barrel, Document
 from feeds.attachments.given import INLINE_BYTES_MAX
+from feeds.attachments.stubs import stubs_of
 from feeds.errors import BadRequest, NotFound, SpileError
 from feeds.revisions import Revision
-from feeds.storage.listing import leaves_of
+from feeds.storage.listing import leaves_of, read_some
 from feeds.storage.reading import Wanted
 
+TOGETHER: Final = 100
+"""Documents read at a time, fewer where they are large."""
+TOGETHER_WITH_CONTENTS: Final = 4
+"""The same with up to 16 MiB inline in each."""
 _STATUS: Final = {"compacted": "missing"}
+
+Told = Document | tuple[str, SpileError]
+"""A revision, or the name of one that is not here and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +40,8 @@ class Beside:
     attachments: bool = False
     atts_since: tuple[str, ...] | None = None
     """Of the attachments only those that came after the newest of these revisions that it descends from."""
+    stubs_only: bool = False
+    """Whether it is said that contents are not wanted."""
 
     @classmethod
     def of(cls, query: Query) -> Beside:
@@ -49,7 +59,14 @@ class Beside:
             latest=query.flag("latest"),
             attachments=query.flag("attachments") or since is not None,
             atts_since=None if since is None else tuple(since),
+            stubs_only=query.has("attachments") and not query.flag("attachments"),
         )
+
+    def since(self, revs: Sequence[str] | None) -> Beside:
+        """The same for a document that the reader has at these revisions; the very same where it has none."""
+        if not revs or self.stubs_only:
+            return self
+        return replace(self, attachments=True, atts_since=tuple(revs))
 
     def wanted(self, id: str, rev: str | None) -> Wanted:
         """The same as a document to read."""
@@ -80,31 +97,49 @@ def read(barrel: Barrel, id: str, rev: str | None, beside: Beside) -> Document:
     return _shaped(barrel, found, beside)
 
 
-def read_many(barrel: Barrel, asked: Sequence[tuple[str, str | None]], beside: Beside) -> list[Document | SpileError]:
-    """As `read`, of many; in order, with the error where one fails."""
-    found = barrel.read([beside.wanted(id, rev) for id, rev in asked])
-    if not (beside.revs_info or beside.local_seq):
-        return found
-    return [each if isinstance(each, SpileError) else _shaped(barrel, each, beside) for each in found]
+def read_many(
+    barrel: Barrel, asked: Sequence[tuple[str, str | None]], beside: Beside
+) -> Iterator[list[Document | SpileError]]:
+    """As `read`, of many, as many at a time as fit into memory; in order, with the error where one fails."""
+    together = TOGETHER_WITH_CONTENTS if beside.attachments else TOGETHER
+    begin = 0
+    while begin < len(asked):
+        found = read_some(barrel, [beside.wanted(id, rev) for id, rev in asked[begin : begin + together]])
+        begin += len(found)
+        if beside.revs_info or beside.local_seq:
+            found = [each if isinstance(each, SpileError) else _shaped(barrel, each, beside) for each in found]
+        yield found
 
 
-def open_revisions(
-    barrel: Barrel, id: str, revs: Sequence[str] | None, beside: Beside
-) -> list[Document | tuple[str, SpileError]]:
-    """Some revisions of a document, or all its leaves (None); what is not here stands as its name and why. Blocks."""
+def open_revisions(barrel: Barrel, id: str, revs: Sequence[str] | None, beside: Beside) -> Iterator[list[Told]]:
+    """Some revisions of a document, or all its leaves (None), as many at a time as fit into memory; what is not here
+    stands as its name and why. Blocks."""
     if revs is None:
         leaves = leaves_of(barrel, [id]).get(id, [])
         revs = [str(leaf.revision) for leaf in leaves]
         if not revs:
             raise NotFound(f"{id!r} was never written here")
-    found = read_many(barrel, [(id, rev) for rev in revs], beside)
-    told: dict[str, Document | tuple[str, SpileError]] = {}
-    for rev, each in zip(revs, found, strict=True):
-        if isinstance(each, SpileError):
-            told[rev] = (rev, each)
-        else:
-            told.setdefault(each.rev, each)  # two that were asked for may have the same newest leaf
-    return list(told.values())
+    names = set()
+    left = iter(revs)
+    for found in read_many(barrel, [(id, rev) for rev in revs], beside):
+        told: list[Told] = []
+        for each, rev in zip(found, left, strict=False):
+            name = rev if isinstance(each, SpileError) else each.rev
+            if name not in names:  # two that were asked for may have the same newest leaf
+                told.append((rev, each) if isinstance(each, SpileError) else each)
+            names.add(name)
+        yield told
+
+
+def held_generation(barrel: Barrel, document: Document, since: Sequence[str] | None) -> int:
+    """The generation of the newest of these revisions that a document descends from; 0 for none. Blocks."""
+    if not since or not stubs_of(document.body):
+        return 0
+    (found,) = barrel.read([Wanted(document.id, document.rev, history=True)])
+    if isinstance(found, SpileError):
+        return 0
+    known = {each["rev"] for each in found.extra["_history"]} & set(since)
+    return max((Revision.parse(rev).generation for rev in known), default=0)
 
 
 def as_json(barrel: Barrel, document: Document, beside: Beside) -> bytes:
@@ -117,7 +152,8 @@ def as_jsons(barrel: Barrel, documents: Sequence[Document], beside: Beside) -> l
     """As `as_json`, of many."""
     docs = [document.json() for document in documents]
     if beside.attachments:
-        docs = [barrel.inlined(doc, INLINE_BYTES_MAX) for doc in docs]
+        held = [held_generation(barrel, document, beside.atts_since) for document in documents]
+        docs = [barrel.inlined(doc, INLINE_BYTES_MAX, since) for doc, since in zip(docs, held, strict=True)]
     return stubs.told(barrel, docs, inline=beside.attachments)
 
 

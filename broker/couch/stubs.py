@@ -6,28 +6,26 @@ is shown as a small text of a type of its own, and is a link again where that co
 
 from __future__ import annotations
 
-import re
 from base64 import b64decode, b64encode
 from binascii import Error as Base64Error
 from collections.abc import Collection, Mapping, Sequence
 from hashlib import md5
 from typing import Any, Final
-from urllib.parse import quote, unquote
 
 import msgspec
 
 from broker.couch.errors import CouchError, bad_request
 from broker.http.answers import encode_json
-from broker.http.inflating import Inflating
 from feeds import Barrel
 from feeds.attachments.given import INLINE_BYTES_MAX
+from feeds.attachments.inflating import Inflating
+from feeds.attachments.links import is_link_type, link_type, type_of_link
 from feeds.attachments.stubs import DEFAULT_TYPE, SHA256
 
 KEY: Final = b'"_attachments":'
 MD5: Final = "md5-"
 GZIP: Final = "gzip"
 
-_LINK: Final = re.compile(r'text/uri-list; of="([^"]*)"')
 _KEPT: Final = ("content_type", "revpos", "stub", "follows", "data")
 
 
@@ -83,11 +81,6 @@ def md5_of(data: bytes) -> str:
     return MD5 + b64encode(md5(data, usedforsecurity=False).digest()).decode()
 
 
-def link_type(content_type: str | None) -> str:
-    """The content type that a link is shown with; it keeps the link's own."""
-    return f'text/uri-list; of="{quote(content_type or "", safe="/")}"'
-
-
 def given(value: Any) -> Any:
     """What a client says under `_attachments`, in Spile's words. What is no attachment is left to be refused."""
     if not isinstance(value, dict):
@@ -112,25 +105,28 @@ def _given(name: str, told: Any) -> Any:
         found.pop("follows", None)
     elif found.get("follows"):
         found.pop("stub", None)
+        length = told.get("length")  # of the plain bytes, however they come
+        if isinstance(length, int) and not isinstance(length, bool) and length >= 0:
+            found["length"] = length
     else:
         found = {**found, "stub": True}
         found.pop("follows", None)
     if not isinstance(found.get("revpos"), int) or found["revpos"] < 1:
         found.pop("revpos", None)
     # The md5 of something encoded, or of a link, is of nothing that is kept: there the name says what is meant.
-    by_name = told.get("encoding") not in (None, "identity") or _LINK.fullmatch(str(found.get("content_type")))
+    by_name = told.get("encoding") not in (None, "identity") or is_link_type(found.get("content_type"))
     digest = told.get("digest")
     if found.get("stub") and not by_name and isinstance(digest, str) and digest.startswith(MD5):
         found["digest"] = digest
-    if "data" in found and (link := _LINK.fullmatch(str(found.get("content_type")))):
-        return _link(link[1], found)
+    if "data" in found and is_link_type(found.get("content_type")):
+        return _link(found)
     return found
 
 
-def _link(kind: str, found: dict[str, Any]) -> dict[str, Any]:
+def _link(found: dict[str, Any]) -> dict[str, Any]:
     link: dict[str, Any] = {"link": _decoded("link", found["data"]).decode("utf-8", "replace")}
-    if kind:
-        link["content_type"] = unquote(kind)
+    if (kind := type_of_link(found["content_type"])) is not None:
+        link["content_type"] = kind
     return {**link, "revpos": found["revpos"]} if "revpos" in found else link
 
 

@@ -15,6 +15,7 @@ import msgspec
 from broker.couch import stubs
 from broker.couch.errors import CouchError, bad_request
 from broker.couch.face import illegal_id
+from broker.http.answers import encode_json
 from feeds import Write
 from feeds.errors import BadRequest, MissingStub, SpileError, TooLarge
 
@@ -47,7 +48,24 @@ def grafted(text: bytes, bytes_max: int) -> Write:
     try:
         return Write.replicate(_native(text, edits=False), bytes_max=bytes_max)
     except (BadRequest, TooLarge) as error:
-        raise refused(text, error, replicated=True) from error
+        named = _with_rev(text)
+        if named is None:
+            raise refused(text, error, replicated=True) from error
+    return grafted(named, bytes_max)
+
+
+def _with_rev(text: bytes) -> bytes | None:
+    """A document that names its revision by its history alone with a `_rev` as well; None where that is not so."""
+    try:
+        doc = _decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        return None
+    if not isinstance(doc, dict) or "_rev" in doc or not isinstance(doc.get("_revisions"), dict):
+        return None
+    start, ids = doc["_revisions"].get("start"), doc["_revisions"].get("ids")
+    if not isinstance(start, int) or not isinstance(ids, list) or not ids or not isinstance(ids[0], str):
+        return None
+    return encode_json({**doc, "_rev": f"{start}-{ids[0]}"})
 
 
 def _native(text: bytes, *, edits: bool) -> bytes | dict[str, Any]:

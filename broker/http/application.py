@@ -36,7 +36,7 @@ from broker.http import (
     uploads,
 )
 from broker.http.admission import Admission, Entry
-from broker.http.answers import Answer, AnyAnswer, Streamed
+from broker.http.answers import Answer, AnyAnswer, Header, Streamed
 from broker.http.call import Call, ClientGone, Receive, Send, content_length
 from broker.http.endpoint import Endpoint, Route
 from broker.http.errors import Internal, MethodNotAllowed, error_answer
@@ -52,6 +52,7 @@ from listeners.nested import Nest
 
 _log: Final = logging.getLogger("spile.http")
 
+_BARREL: Final = ("barrel", "db")  # the parameters of paths that name one
 _READING: Final = frozenset(("GET", "HEAD"))
 _UNKNOWN: Final = "unknown"
 _MATCH: Final = "spile.match"
@@ -127,7 +128,7 @@ class Application(Starlette):
             writes = endpoint is not None and endpoint.writes
             scope[_ENTRY] = self.admission.enter(self.client(scope), size, writes=writes)
         except SpileError as error:
-            refusal = error_answer(error)
+            refusal = self._refusal(error, match, scope["headers"])
             self.metrics.observe(scope["method"], match.template if match else _UNKNOWN, refusal.status, None)
             return refusal
         return None
@@ -154,12 +155,12 @@ class Application(Starlette):
         match, endpoint = scope[_MATCH]
         params = match.params if match else {}
         entry: Entry = scope[_ENTRY]
-        known = endpoint.options if endpoint else ()
-        call = Call(scope, receive, self.services, self.admission, params, known, entry.client, entry.began)
+        known, inflates = (endpoint.options, endpoint.inflates) if endpoint else ((), False)
+        call = Call(scope, receive, self.services, self.admission, params, known, entry.client, entry.began, inflates)
         try:
             answer = await self._in_turn(call, send, match, endpoint, entry)
             if isinstance(answer, Streamed) and answer.live:
-                await self._follow(call, send, answer)
+                await self._follow(call, send, answer, match)
             status, live = answer.status, isinstance(answer, Streamed) and answer.live
         except ClientGone:
             status, live = _CLIENT_LEFT, False
@@ -207,21 +208,37 @@ class Application(Starlette):
                 check_origin(call.headers, self.services.limits.origins)
             if endpoint is None:
                 raise _nowhere(match, call)
+            await self._look_for(call)
             return await endpoint.handler(call)
         except SpileError as error:
-            return error_answer(error)
+            return self._refusal(error, match, call.headers)
         except ClientGone:
             raise
         except Exception as error:  # noqa: BLE001 - the one place where the unexpected becomes an answer
-            return error_answer(internal(error, call.method, match.template if match else _UNKNOWN))
+            failure = internal(error, call.method, match.template if match else _UNKNOWN)
+            return self._refusal(failure, match, call.headers)
 
-    async def _follow(self, call: Call, send: Send, answer: Streamed) -> None:
+    async def _look_for(self, call: Call) -> None:
+        """See that the barrel is at hand, if there is one: a handler asks for it on the event loop."""
+        parameter = next((each for each in _BARREL if each in call.params), None)
+        if parameter is not None:
+            directory, name = call.services.store.directory, call.param(parameter)
+            if not directory.has_at_hand(name):
+                await call.in_thread(directory.bring, name)
+
+    def _refusal(self, error: SpileError, match: Match[Endpoint] | None, headers: list[Header]) -> Answer:
+        """What is told before a handler is asked, or in its place: in the words of the face that serves the place."""
+        for endpoint in match.methods.values() if match else ():
+            return endpoint.refuse(error, headers, self.services.limits.origins)
+        return error_answer(error)
+
+    async def _follow(self, call: Call, send: Send, answer: Streamed, match: Match[Endpoint] | None) -> None:
         live, client = self.admission.live, call.client
         try:
             live.take(1, client)
         except SpileError as error:
             await answer.chunks.close()
-            await send_answer(send, error_answer(error))
+            await send_answer(send, self._refusal(error, match, call.headers))
             return
         try:
             await self._stream(call, send, answer)

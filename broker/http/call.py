@@ -21,8 +21,9 @@ from broker.http.transfers import Transfers
 from broker.regulation import Limit
 from feeds import Barrel, Outcome, Token
 from feeds.attachments.given import INLINE_TEXT_MAX
+from feeds.attachments.inflating import Inflating
 from feeds.body import is_too_large
-from feeds.errors import BadRequest, Timeout, TooLarge
+from feeds.errors import BadRequest, Forbidden, Timeout, TooLarge, Unauthorized
 from listeners.nested import Nest
 
 Receive = Callable[[], Awaitable[Any]]
@@ -53,6 +54,7 @@ class Call:
         "_who",
         "client",
         "headers",
+        "is_compressed",
         "known",
         "method",
         "params",
@@ -70,6 +72,7 @@ class Call:
         known: Collection[str],
         client: str = "",
         began: float = 0.0,
+        inflates: bool = False,
     ) -> None:
         self.scope = scope
         self.method: str = scope.get("method", "GET")
@@ -77,6 +80,8 @@ class Call:
         self.services = services
         self.params: dict[str, str] = params
         self.known = known
+        self.is_compressed = inflates and (self.header(b"content-encoding") or "").lower() == "gzip"
+        """Whether the body comes compressed; it is made plain as it is read."""
         self._receive = receive
         self._admission = admission
         self.client = client
@@ -109,6 +114,24 @@ class Call:
     def allow(self, verb: Verb, barrel: str = "", path: str = "#") -> None:
         """Forbidden or Unauthorized unless the client may do this."""
         self.services.access.decide(self.who, verb, barrel, path)
+
+    def check_deliberate(self) -> None:
+        """Forbidden where a page of another site may have made a browser ask: of a GET that changes something.
+
+        Browsers follow a link from anywhere with their cookies, and with nothing that they were not given by hand.
+        """
+        client = self.scope.get("client")
+        by_hand = [header for header in self.headers if header[0] != b"cookie"]
+        foreign = self.header(b"sec-fetch-site") in ("cross-site", "same-site")
+        try:
+            self.services.access.who(by_hand, client[0] if client else "")
+        except Unauthorized:
+            foreign = True
+        if foreign:
+            raise Forbidden(
+                "This changes something here, which a cookie or a page of another site does not do with a GET.",
+                hint="Send the token in `Authorization`, or ask with POST.",
+            )
 
     def param(self, name: str) -> str:
         """A part of the path, decoded."""
@@ -173,7 +196,7 @@ class Call:
             self.waits_from_now()
         if len(body) > bytes_max + inline_max:
             raise _too_large(bytes_max)
-        return body
+        return await self._inflated(body, bytes_max, inline_max) if self.is_compressed else body
 
     @property
     def declared(self) -> int:
@@ -201,6 +224,7 @@ class Call:
             raise _too_large(bytes_max)
         clock = asyncio.get_running_loop().time
         silence_s = self.services.limits.body_s_max
+        inflating = Inflating("the body", bytes_max) if self.is_compressed else None
         size, waited_s, more = 0, 0.0, True
         while more:
             began = clock()
@@ -212,8 +236,11 @@ class Call:
             if size > bytes_max:
                 raise _too_large(bytes_max)
             await self.took(len(piece))
-            if piece:
-                yield piece
+            for part in (piece,) if inflating is None else inflating.plain(piece):
+                if part:
+                    yield part
+        if inflating is not None:
+            inflating.end()
 
     async def json(self, type: type[T], bytes_max: int = 1 << 20) -> T:
         """The body decoded as `type`; BadRequest says where it is not."""
@@ -292,6 +319,21 @@ class Call:
             self._reserve(size)
         return b"".join(parts)
 
+    async def _inflated(self, body: bytes, bytes_max: int, inline_max: int) -> bytes:
+        """The plain body of a compressed one, with a place among the bodies for every piece of it."""
+        inflating = Inflating("the body", bytes_max + inline_max)
+        parts, size = [], 0
+        for piece in inflating.plain(body):
+            parts.append(piece)
+            size += len(piece)
+            self._reserve(len(body) + size)
+            await asyncio.sleep(0)  # a piece takes a millisecond: others are served in between
+        inflating.end()
+        plain = b"".join(parts)
+        if size > bytes_max and _ATTACHMENTS not in plain:
+            raise _too_large(bytes_max)
+        return plain
+
     async def _next_message(self, seconds: float) -> Any:
         self._is_taken = True
         try:
@@ -324,7 +366,7 @@ class Call:
 
     def _refuse_encoded(self) -> None:
         encoding = self.header(b"content-encoding")
-        if encoding is not None and encoding.lower() != "identity":
+        if encoding is not None and encoding.lower() != "identity" and not self.is_compressed:
             raise BadRequest(f"Bodies encoded as {encoding!r} are not read.", hint="Send the body as it is.")
 
 

@@ -219,6 +219,7 @@ async def _found_elsewhere(call: Call, barrel: Barrel, id: str, rev: str | None,
     """The document from a peer; NotFound tells who was asked."""
     if search.keep:
         call.allow("write", barrel.name, document_path(id))
+        call.check_deliberate()
     with call.nest.place():
         told = await call.nest.look_further(barrel, id, rev, search)
     if not isinstance(told.doc, msgspec.Raw):

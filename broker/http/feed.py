@@ -51,7 +51,7 @@ async def serve_feed(app: Application, scope: Any, receive: Receive, send: Send)
     try:
         if match is None or "WEBSOCKET" not in match.methods:
             raise NotFound("There is no WebSocket at this address.", hint="Feeds are at /barrels/<barrel>/feed.")
-        name = _checked(call)
+        name = await _checked(call)
         live.take(1, client)
         taken = True
         await send({"type": "websocket.accept"})
@@ -64,7 +64,7 @@ async def serve_feed(app: Application, scope: Any, receive: Receive, send: Send)
             live.give(1, client)
 
 
-def _checked(call: Call) -> str:
+async def _checked(call: Call) -> str:
     """The barrel's name, if this client may listen to something in it at all."""
     check_host(call.headers, call.services.limits.hosts)
     check_origin(call.headers, call.services.limits.origins)
@@ -72,7 +72,7 @@ def _checked(call: Call) -> str:
         raise Unavailable("This service follows no feeds.")
     call.allow("read")
     name = call.param("barrel")
-    call.services.store.barrel(name)
+    await call.in_thread(call.services.store.barrel, name)
     return name
 
 

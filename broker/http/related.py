@@ -17,9 +17,9 @@ from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 
 from broker.http.disposition import disposition
-from broker.http.inflating import Inflating
 from feeds import Barrel, Write
 from feeds.attachments.given import Given
+from feeds.attachments.inflating import Inflating
 from feeds.attachments.stubs import Content, Stub
 from feeds.blobs.contents import Incoming
 from feeds.errors import BadRequest, TooLarge

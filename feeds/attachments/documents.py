@@ -214,7 +214,7 @@ class BarrelAttachments:
             )
         return found.content
 
-    def inlined(self, doc: bytes, bytes_max: int) -> bytes:
+    def inlined(self, doc: bytes, bytes_max: int, newer_than: int) -> bytes:
         """See `Barrel.inlined`."""
         if b'"_attachments"' not in doc:
             return doc
@@ -222,7 +222,7 @@ class BarrelAttachments:
         left = bytes_max
         for told in (whole.get("_attachments") or {}).values():
             length = told.get("length")
-            if not told.get("stub") or length > left:
+            if not told.get("stub") or length > left or told["revpos"] <= newer_than:
                 continue
             left -= length
             data = b"".join(self._blobs.read(told["digest"].removeprefix("sha256-")))

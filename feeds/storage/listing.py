@@ -1,4 +1,5 @@
-"""A barrel's documents in the order of their ids: without bodies, page by page, with how many stand before."""
+"""A barrel's documents in the order of their ids: without bodies, page by page, with how many stand before; and
+as many of them as fit into memory."""
 
 from __future__ import annotations
 
@@ -7,10 +8,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import bindparam, func, literal_column, select
+from sqlalchemy import bindparam, case, func, literal_column, select
 
+from feeds.errors import SpileError
+from feeds.storage.entries import PAGE_BYTES_MAX
 from feeds.storage.ids import LAST
-from feeds.storage.reading import Reader
+from feeds.storage.reading import Document, Reader, Wanted
 from feeds.storage.schema import DELETED, docs
 from feeds.storage.statements import Statements
 from feeds.tree import Node
@@ -44,17 +47,17 @@ class ListingStatements:
 
     def __init__(self, statements: Statements) -> None:
         lives = docs.c.flags.bitwise_and(literal_column(str(DELETED))) == literal_column("0")
-        # barrel, low, high -> how many documents live whose ids are in [low, high)
+        # barrel, low, high, limit -> of so many documents whose ids are in [low, high): how many, and how many live
+        some = (
+            select(lives.label("lives"))
+            .where(docs.c.barrel == bindparam("barrel"), docs.c.id >= bindparam("low"), docs.c.id < bindparam("high"))
+            .limit(bindparam("row_limit"))
+            .offset(literal_column("0"))
+            .subquery()
+        )
         self.live_between = statements.by_id(
-            select(func.count())
-            .select_from(docs)
-            .where(
-                docs.c.barrel == bindparam("barrel"),
-                docs.c.id >= bindparam("low"),
-                docs.c.id < bindparam("high"),
-                lives,
-            ),
-            *("barrel", "low", "high"),
+            select(func.count(), func.count(case((some.c.lives, literal_column("1"))))).select_from(some),
+            *("barrel", "low", "high", "row_limit"),
         )
 
 
@@ -83,11 +86,22 @@ def find_documents(barrel: Barrel, ids: Sequence[str]) -> dict[str, Listed]:
     return {row[2]: _listed(row, now) for row in rows}
 
 
-def count_documents(barrel: Barrel, low: str = "", high: str = LAST) -> int:
-    """How many documents live whose ids are in [low, high)."""
+def count_documents(barrel: Barrel, low: str = "", high: str = LAST, *, most: int) -> int | None:
+    """How many documents live whose ids are in [low, high); None where more than `most` stand there, deleted ones
+    too: more than that are not looked at."""
     sql = listing_statements(barrel.store.statements).live_between
     with barrel.store.database.reading() as connection:
-        return int(connection.exec_driver_sql(sql, (barrel.key, low, high)).scalar() or 0)
+        stand, live = connection.exec_driver_sql(sql, (barrel.key, low, high, most + 1)).one()
+    return int(live) if stand <= most else None
+
+
+def read_some(
+    barrel: Barrel, wanted: Sequence[Wanted], bytes_max: int = PAGE_BYTES_MAX
+) -> list[Document | SpileError]:
+    """The first of these documents, as many as reach so many bytes together: one at least."""
+    with barrel.store.database.snapshot() as connection:
+        reader = Reader(connection, barrel.store.queries, barrel.key, barrel.store.clock())
+        return reader.documents(wanted, bytes_max)
 
 
 def leaves_of(barrel: Barrel, ids: Sequence[str]) -> dict[str, list[Node]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, and_, bindparam, delete, func, insert, literal_column, select, tuple_, update
+from sqlalchemy import Select, and_, bindparam, case, delete, func, insert, literal_column, select, tuple_, update
 
 from feeds.storage.schema import (
     barrels,
@@ -21,7 +21,7 @@ from feeds.storage.schema import (
     revs,
     shapes,
 )
-from feeds.storage.statements import Statements
+from feeds.storage.statements import BODY_BYTES_READ_AHEAD, Statements
 
 DOC_COLUMNS = (
     docs.c.doc,
@@ -94,10 +94,12 @@ class Queries:
             select(docs.c.doc, docs.c.seq).where(docs.c.barrel == barrel, statements.among(docs.c.doc, "numbers")),
             *("barrel", "numbers"),
         )
-        self.docs_by_id = statements.by_id(
-            with_body.where(docs.c.barrel == barrel, statements.among(docs.c.id, "ids")),
-            "barrel",
-            "ids",
+        of_ids = (docs.c.barrel == barrel, statements.among(docs.c.id, "ids"))
+        self.docs_by_id = statements.by_id(with_body.where(*of_ids), "barrel", "ids")
+        # The same without large bodies, which are read one by one then.
+        small = select(*DOC_COLUMNS, case((func.length(revs.c.body) <= BODY_BYTES_READ_AHEAD, revs.c.body)))
+        self.docs_by_id_small = statements.by_id(
+            small.select_from(docs.outerjoin(revs, winner)).where(*of_ids), "barrel", "ids"
         )
         # barrel, after, limit -> documents in conflict, by id
         self.conflicts = statements.by_id(

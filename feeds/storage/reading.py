@@ -73,11 +73,17 @@ class Reader:
     def _rows(self, statement: str, *parameters: Any) -> Sequence[Any]:
         return self._connection.exec_driver_sql(statement, parameters).all()
 
-    def documents(self, wanted: Sequence[Wanted]) -> list[Document | SpileError]:
-        """Each document asked for, or why it cannot be read, in order."""
+    def documents(self, wanted: Sequence[Wanted], bytes_max: int | None = None) -> list[Document | SpileError]:
+        """Each document asked for, or why it cannot be read, in order.
+
+        With `bytes_max` only the first of them that reach so many bytes together; large ones are looked up by
+        themselves then, for which the connection has to see one state.
+        """
         ids = list(dict.fromkeys(each.id for each in wanted))
-        rows = {row[2]: row for row in self._rows(self._queries.docs_by_id, self._barrel, self._queries.as_list(ids))}
+        statement = self._queries.docs_by_id if bytes_max is None else self._queries.docs_by_id_small
+        rows = {row[2]: row for row in self._rows(statement, self._barrel, self._queries.as_list(ids))}
         found: list[Document | SpileError] = []
+        size = 0
         for begin in range(0, len(wanted), _TREES):
             part = wanted[begin : begin + _TREES]
             trees = self._trees(
@@ -86,9 +92,14 @@ class Reader:
             for each in part:
                 row = rows.get(each.id)
                 try:
-                    found.append(self._document(each, row, trees.get(row[0], {}) if row is not None else {}))
+                    document = self._document(each, row, trees.get(row[0], {}) if row is not None else {})
                 except SpileError as error:
                     found.append(error)
+                    continue
+                found.append(document)
+                size += len(document.body)
+                if bytes_max is not None and size >= bytes_max:
+                    return found
         return found
 
     def _trees(self, numbers: set[int]) -> dict[int, dict[Key, Any]]:
@@ -117,6 +128,8 @@ class Reader:
             raise Deleted(f"{wanted.id!r} {how}", rev=f"{generation}-{digest}")
         elif expires is not None and expires <= self._now:
             raise Deleted(f"{wanted.id!r} has expired")
+        elif body is None:
+            body, flags = self._revision(document_id, doc, Revision(generation, digest))
         extra: dict[str, Any] = {}
         if wanted.conflicts:
             live = [str(leaf.revision) for leaf in other_leaves(others) if not leaf.deleted]

@@ -344,8 +344,12 @@ def changes_back(
     *,
     docs: bool,
     limit: int | None,
+    whole: bool = True,
 ) -> tuple[list[Row], int | None]:
-    """Newest rows from `upto` back to (not including) `after`; and the seq of the last one told."""
+    """Newest rows from `upto` back to (not including) `after`; and the seq of the last one told.
+
+    Without `whole` they may be fewer than `limit`: no more than one page of bodies is held.
+    """
     filtered = PathFilter(patterns) if patterns else None
     statement = queries.changes_back_with_docs if docs or filtered else queries.changes_back
     found: list[Row] = []
@@ -361,7 +365,7 @@ def changes_back(
             if paths is not None:
                 told.paths = paths
             found.append(told)
-        if not more:
+        if not more or (found and not whole):
             break
         upto = rows[-1][1] - 1
     return found, found[-1].seq if found else None

@@ -61,7 +61,7 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    folder: Path,
+    folder: Path | str,
     *,
     limits: HttpLimits | None = None,
     access: Access | None = None,
@@ -72,7 +72,7 @@ async def served(
     hesitates_s: float = 60.0,
     sign_in: Callable[[str, str], str | None] = anyone,
 ) -> AsyncIterator[Served]:
-    """A service on a new store, stopped in order at the end.
+    """A service on a new store (a folder, or a database's URL), stopped in order at the end.
 
     `peers` are those of its nested calls, which wait so long for one before they ask the next beside it.
     """

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from broker.access import TokenAccess
 from broker.http import HttpLimits
 from feeds import Barrel
 
+from .attachment_tools import damage
 from .couch_tools import md5
 from .http_tools import Served, served
 
@@ -115,6 +118,29 @@ async def test_a_content_that_is_not_what_its_digest_says_is_refused(web: Served
     assert db(web).head() == 0
 
 
+@pytest.mark.parametrize("size", [5_000, 3 << 20])
+async def test_a_document_with_a_damaged_content_behind_it_cannot_be_taken_for_whole(
+    web: Served, tmp_path: Path, size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = random.Random(size).randbytes(size)
+    rev = (await put(web, data)).json()["rev"]
+    await put(web, b"sound", f"{DB}/doc/b.txt", rev=rev)
+    damage(tmp_path / "blobs", data[-1_000:-900])
+    for kind, params in (("related", {"attachments": "true"}), ("mixed", {"open_revs": "all"})):
+        caplog.clear()
+        received = bytearray()
+        with pytest.raises(httpx.RemoteProtocolError):
+            accept = {"Accept": f"multipart/{kind}"}
+            async with web.client.stream("GET", f"{DB}/doc", params=params, headers=accept) as answer:
+                assert "content-length" not in answer.headers
+                async for chunk in answer.aiter_bytes():
+                    received += chunk
+        assert not received.rstrip().endswith(b"--")
+        assert hashlib.sha256(data).hexdigest() in caplog.text and "broken off" in caplog.text
+    alone = await web.client.get(f"{DB}/doc/b.txt")
+    assert alone.content == b"sound"
+
+
 # Pages of other origins
 
 
@@ -187,6 +213,20 @@ async def test_a_session_lasts_until_it_ends(guarded: Served) -> None:
     assert json.status_code == 200
     for body in ({}, {"name": "ann"}):
         assert (await guarded.client.post("/couch/_session", json=body)).status_code == 400
+
+
+async def test_a_cookie_alone_changes_nothing_by_a_get(tmp_path: Path) -> None:
+    """A page of another site can have a browser follow a link, with its cookies."""
+    access = TokenAccess("secret")
+    async with served(tmp_path, access=access, sign_in=access.sign_in, peers=["near=http://127.0.0.1:9"]) as web:
+        web.store.create("db")
+        place = "/barrels/db/docs/none?p2p_read=first&p2p_timeout=100"
+        await web.client.post("/couch/_session", data={"name": "ann", "password": "secret"})
+        assert (await web.client.get(place)).status_code == 404
+        kept = f"{place}&keep=true"
+        by_hand = {"Authorization": "Bearer secret"}
+        for headers, status in (({}, 403), (by_hand, 404), ({**by_hand, "Sec-Fetch-Site": "cross-site"}, 403)):
+            assert (await web.client.get(kept, headers=headers)).status_code == status
 
 
 async def test_a_cookie_stands_for_a_day() -> None:

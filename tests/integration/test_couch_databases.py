@@ -193,7 +193,7 @@ async def test_long_lists_come_whole(web: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "pieces"), [(b"", 1), (b"include_docs=true", 3), (b"include_docs=true&attachments=true", 25)]
+    ("options", "pieces"), [(b"", 1), (b"include_docs=true", 3), (b"include_docs=true&attachments=true", 62)]
 )
 async def test_fewer_are_read_at_a_time_where_each_may_be_large(web: Served, options: bytes, pieces: int) -> None:
     db(web).bulk([{"_id": f"{n:05}"} for n in range(245)])
@@ -278,3 +278,26 @@ async def test_a_local_document_is_written_read_and_removed(web: Served) -> None
     assert (await web.client.delete(place)).status_code == 404
     for wrong in ("[]", "{", '{"_foo": 1}', '{"_attachments": "x"}'):
         assert (await web.client.put(place, content=wrong)).status_code == 400
+
+
+async def test_local_documents_in_a_batch_are_kept_as_such(web: Served) -> None:
+    docs = [{"_id": "_local/x", "n": 1}, {"_id": "a"}]
+    answer = await web.client.post(f"{DB}/_bulk_docs", json={"docs": docs})
+    assert [each["id"] for each in answer.json()] == ["_local/x", "a"]
+    assert db(web).local_get("x").data["n"] == 1
+
+
+async def test_a_request_that_is_refused_as_a_whole_keeps_no_local_document(web: Served) -> None:
+    for wrong in ({"_id": "_x"}, {"_id": "y", "_foo": 1}):
+        docs = [{"_id": "_local/x", "n": 1}, wrong]
+        answer = await web.client.post(f"{DB}/_bulk_docs", json={"docs": docs})
+        assert answer.status_code == 400
+        assert (await web.client.get(f"{DB}/_local/x")).status_code == 404
+
+
+async def test_a_local_document_may_be_posted(web: Served) -> None:
+    made = await web.client.post(DB, json={"_id": "_local/x", "n": 1})
+    assert (made.status_code, made.json()) == (201, {"ok": True, "id": "_local/x", "rev": "0-1"})
+    again = await web.client.post(DB, json={"_id": "_local/x", "_rev": "0-1", "n": 2})
+    assert (again.json()["rev"], db(web).local_get("x").data["n"], db(web).head()) == ("0-2", 2, 0)
+    assert (await web.client.post(DB, json={"_id": "_local/"})).status_code == 400

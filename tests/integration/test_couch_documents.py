@@ -225,13 +225,6 @@ async def test_what_was_made_elsewhere_is_kept_as_it_is(web: Served) -> None:
     assert (alone.status_code, alone.json()["rev"]) == (201, "3-c")
 
 
-async def test_local_documents_in_a_batch_are_kept_as_such(web: Served) -> None:
-    docs = [{"_id": "_local/x", "n": 1}, {"_id": "a"}]
-    answer = await web.client.post(f"{DB}/_bulk_docs", json={"docs": docs})
-    assert [each["id"] for each in answer.json()] == ["_local/x", "a"]
-    assert db(web).local_get("x").data["n"] == 1
-
-
 async def test_what_a_batch_becomes_is_bounded_and_not_only_what_is_sent(tmp_path: Path) -> None:
     packed = b64encode(gzip.compress(bytes(512 << 10))).decode()
     attached = {"_attachments": {"a": {"data": packed, "encoding": "gzip"}}}

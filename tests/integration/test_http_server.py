@@ -5,8 +5,11 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from databases import Databases
+from proxy import Proxy
 from starlette.responses import PlainTextResponse
 from websockets.asyncio.client import connect
 
@@ -151,3 +154,23 @@ async def test_connections_are_kept_and_pipelined_requests_answered_in_order(web
             found.append(await reader.readexactly(size))
     assert [b'"p%d"' % number in body for number, body in enumerate(found)] == [True] * 3
     writer.close()
+
+
+@pytest.mark.parametrize("place", ["barrels", "couch"])
+async def test_while_a_barrel_is_looked_for_others_are_served(databases: Databases, place: str) -> None:
+    """A database that does not answer holds up who asks it, and nobody else."""
+    url = databases.fresh()
+    with Proxy(lambda: int(urlsplit(url).port or 0)) as door:
+        async with served(urlunsplit(urlsplit(url)._replace(netloc=_behind(url, door.port)))) as web:
+            door.freeze()
+            asked = asyncio.create_task(web.client.get(f"/{place}/nowhere"))
+            await eventually(lambda: web.app.admission.requests.used == 1)
+            assert (await web.client.get("/health")).status_code == 200
+            assert not asked.done()
+            door.heal()
+            assert (await asked).status_code == 404
+
+
+def _behind(url: str, port: int) -> str:
+    """The same place and login at another port."""
+    return f"{urlsplit(url).netloc.rpartition(':')[0]}:{port}"

@@ -11,7 +11,7 @@ from feeds import Barrel, Document, Store
 from feeds.attachments.given import Given
 from feeds.errors import SpileError
 from feeds.storage.ids import JUST_BEHIND, LAST
-from feeds.storage.listing import count_documents, find_documents, leaves_of, list_documents
+from feeds.storage.listing import count_documents, find_documents, leaves_of, list_documents, read_some
 from feeds.storage.reading import Wanted
 from feeds.writes import Write
 
@@ -49,11 +49,26 @@ def test_deleted_documents_are_listed_as_such_and_not_counted(barrel: Barrel) ->
     barrel.bulk([{"_id": id} for id in "abc"])
     barrel.delete("b", rev=barrel.get("b").rev)
     assert [each.deleted for each in list_documents(barrel).documents] == [False, True, False]
-    assert (count_documents(barrel), count_documents(barrel, "b", LAST), count_documents(barrel, "", "a")) == (
-        2,
-        1,
-        0,
-    )
+    counts = [count_documents(barrel, *span, most=3) for span in (("", LAST), ("b", LAST), ("", "a"))]
+    assert counts == [2, 1, 0]
+
+
+def test_no_more_documents_are_counted_than_a_bound(barrel: Barrel) -> None:
+    barrel.bulk([{"_id": id} for id in "abc"])
+    barrel.delete("b", rev=barrel.get("b").rev)
+    assert [count_documents(barrel, "", "c", most=most) for most in (1, 2, 3)] == [None, 1, 1]
+
+
+def test_no_more_documents_are_read_together_than_reach_so_many_bytes(barrel: Barrel) -> None:
+    sizes = {"a": 100, "b": 100, "c": 50_000, "d": 10, "e": 30_000}
+    barrel.bulk([{"_id": id, "x": "x" * size} for id, size in sizes.items()])
+    before = barrel.get("e").rev
+    barrel.put({"_id": "e", "_rev": before, "x": ""})
+    wanted = [*map(Wanted, ("never", *"abcd")), Wanted("e", before, revs=True), Wanted("e"), Wanted("d")]
+    for bytes_max, count in ((1, 2), (150, 3), (1_000, 4), (60_000, 6), (1 << 20, 8)):
+        found = read_some(barrel, wanted, bytes_max)
+        assert len(found) == count
+        assert [each for each in found if isinstance(each, Document)] == barrel.read(wanted)[1:count]
 
 
 def test_documents_are_found_by_their_ids(barrel: Barrel) -> None:

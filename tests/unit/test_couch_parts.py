@@ -14,10 +14,10 @@ from broker.couch import couch_routes, stubs
 from broker.couch.errors import CouchError, told
 from broker.couch.query import Query
 from broker.couch.table import TABLE
-from broker.http.inflating import Inflating
 from broker.http.routing import Router
 from broker.sessions import Sessions
 from feeds.attachments.given import INLINE_BYTES_MAX
+from feeds.attachments.inflating import Inflating
 from feeds.errors import BadRequest, Conflict, Deleted, Missing, Overloaded, RateLimited, TooLarge
 
 PAGE = Path(__file__).parents[2] / "docs" / "concepts" / "couchdb.md"
@@ -87,7 +87,7 @@ def test_a_query_that_is_no_text_is_refused() -> None:
         ({"data": "aGk=", "digest": "md5-x", "length": 9}, {"data": "aGk="}),
         ({"stub": True, "digest": "md5-x", "length": 9, "revpos": 2}, {"stub": True, "digest": "md5-x", "revpos": 2}),
         ({"stub": True, "digest": "md5-x", "encoding": "gzip", "encoded_length": 4}, {"stub": True}),
-        ({"follows": True, "digest": "md5-x", "length": 9}, {"follows": True}),
+        ({"follows": True, "digest": "md5-x", "length": 9}, {"follows": True, "length": 9}),
         ({"stub": True, "revpos": 0, "odd": 1}, {"stub": True}),
         ({"data": "", "stub": True}, {"data": ""}),
         ({}, {"stub": True}),
