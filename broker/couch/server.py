@@ -105,12 +105,6 @@ async def up(call: Call) -> Answer:
     return json_answer({"status": "ok" if ok else "maintenance_mode", "seeds": {}}, 200 if ok else 404)
 
 
-async def active_tasks(call: Call) -> Answer:
-    """What runs in the background that CouchDB would tell of."""
-    call.allow("admin")
-    return json_answer([])
-
-
 async def nowhere(call: Call) -> Answer:
     """Nothing of CouchDB's is served at this address."""
     raise CouchError(404, "not_found", "missing")

@@ -15,15 +15,22 @@ from broker.couch import (
     indexes,
     listing,
     local,
+    replicate,
+    replicator,
+    replicator_changes,
+    scheduler,
     server,
     session,
 )
 from broker.couch.cors import preflight
 from broker.couch.face import Served, endpoint_of
+from broker.couch.jobs import DATABASE
 from broker.http.endpoint import Route
 from broker.http.related import RELATED
 
 PREFIX: Final = "/couch"
+
+_REPLICATOR: Final = f"/{DATABASE}"
 
 TABLE: Final = (
     Served("GET", "/", server.welcome),
@@ -32,10 +39,34 @@ TABLE: Final = (
     Served("GET", "/_dbs_info", server.dbs_info),
     Served("POST", "/_dbs_info", server.dbs_info),
     Served("GET", "/_uuids", server.uuids),
-    Served("GET", "/_active_tasks", server.active_tasks),
+    Served("GET", "/_active_tasks", scheduler.active_tasks),
     Served("GET", "/_session", session.tell_session),
     Served("POST", "/_session", session.sign_in),
     Served("DELETE", "/_session", session.sign_out),
+    Served("POST", "/_replicate", replicate.replicate),
+    Served("GET", "/_scheduler/jobs", scheduler.list_jobs),
+    Served("GET", "/_scheduler/jobs/{job}", scheduler.tell_job),
+    Served("GET", "/_scheduler/docs", scheduler.list_docs),
+    Served("GET", "/_scheduler/docs/_replicator", scheduler.list_docs),
+    Served("GET", "/_scheduler/docs/_replicator/{id}", scheduler.tell_doc),
+    Served("GET", _REPLICATOR, replicator.tell_replicator),
+    Served("PUT", _REPLICATOR, replicator.make_replicator),
+    Served("DELETE", _REPLICATOR, replicator.drop_replicator),
+    Served("POST", _REPLICATOR, replicator.post_replication, writes=True),
+    Served("GET", f"{_REPLICATOR}/_security", replicator.tell_security),
+    Served("POST", f"{_REPLICATOR}/_bulk_docs", replicator.bulk_replications, writes=True),
+    Served("GET", f"{_REPLICATOR}/_all_docs", replicator.list_replications),
+    Served("POST", f"{_REPLICATOR}/_all_docs", replicator.list_replications),
+    Served("GET", f"{_REPLICATOR}/_changes", replicator_changes.replicator_changes),
+    Served("POST", f"{_REPLICATOR}/_changes", replicator_changes.replicator_changes),
+    Served("GET", f"{_REPLICATOR}/{{id}}", replicator.get_replication),
+    Served("PUT", f"{_REPLICATOR}/{{id}}", replicator.put_replication, writes=True),
+    Served("DELETE", f"{_REPLICATOR}/{{id}}", replicator.delete_replication, writes=True),
+    *(Served(method, f"{_REPLICATOR}/{{id}}", replicator.nothing_there) for method in ("POST", "COPY")),
+    *(
+        Served(method, f"{_REPLICATOR}/{{nothing...}}", replicator.nothing_there)
+        for method in ("GET", "POST", "PUT", "DELETE", "COPY")
+    ),
     Served("GET", "/{db}", databases.tell_database),
     Served("PUT", "/{db}", databases.create_database, writes=True),
     Served("DELETE", "/{db}", databases.drop_database, writes=True),
@@ -105,6 +136,6 @@ def _routes(prefix: str) -> Iterator[Route]:
 def _templates(prefix: str, template: str) -> tuple[str, ...]:
     if template == "/":
         return (prefix, prefix + "/") if prefix else ()
-    if template == "/{db}":
+    if template in ("/{db}", _REPLICATOR):
         return prefix + template, prefix + template + "/"  # CouchDB's replicator asks with the slash
     return (prefix + template,)

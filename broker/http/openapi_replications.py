@@ -31,7 +31,19 @@ REPLICATION_IN: Final = object_of(
 
 _COUNTED: Final = dict.fromkeys(
     (
-        *("read", "missing", "fetched", "written", "refused", "gone", "left", "bytes", "blobs", "blob_bytes"),
+        *(
+            "read",
+            "missing",
+            "fetched",
+            "written",
+            "refused",
+            "gone",
+            "left",
+            "purged",
+            "bytes",
+            "blobs",
+            "blob_bytes",
+        ),
         *("retries", "checkpoints"),
     ),
     COUNT,
@@ -65,6 +77,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "create_target": FLAG,
             "created": TEXT,
             "created_by": TEXT,
+            "document": _TEXT_OR_NONE | {"description": "The one of `_replicator` that describes it."},
             "credentials": list_of({"enum": ["source", "target"]}) | {"description": "The ends it signs in to."},
             **_WHY,
             "since": TEXT,
@@ -79,6 +92,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
                     {
                         **{"source": TEXT, "target": TEXT, **_WHY},
                         **{"position": _TEXT_OR_NONE, "replication": _TEXT_OR_NONE, **_PROGRESS},
+                        **{"session": _TEXT_OR_NONE, "began": _TEXT_OR_NONE},
                     },
                 )
             ),

@@ -21,11 +21,11 @@ _PLACE = "/replications/{replication}"
 async def create(call: Call) -> Answer:
     """Have it run from now on; with `wait` once, and answer when it has ended."""
     call.allow("admin")
-    tasks = _tasks(call)
+    tasks = tasks_of(call)
     wait = call.options().flag("wait")
     task, secrets = task_of(await call.json(Asked))
     if wait:
-        return json_answer(await _ended(call, tasks, task, secrets))
+        return json_answer(await ended(call, tasks, task, secrets))
     told, made = await tasks.create(task, secrets, call.who)
     return json_answer(told, 201 if made else 200)
 
@@ -33,36 +33,36 @@ async def create(call: Call) -> Answer:
 async def list_all(call: Call) -> Answer:
     """Every one, the oldest first."""
     call.allow("admin")
-    return json_answer({"replications": await _tasks(call).list()})
+    return json_answer({"replications": await tasks_of(call).list()})
 
 
 async def get(call: Call) -> Answer:
     """How one stands."""
     call.allow("admin")
-    return json_answer(await _tasks(call).get(call.param("replication")))
+    return json_answer(await tasks_of(call).get(call.param("replication")))
 
 
 async def pause(call: Call) -> Answer:
     """Let it rest."""
     call.allow("admin")
-    return json_answer(await _tasks(call).pause(call.param("replication")))
+    return json_answer(await tasks_of(call).pause(call.param("replication")))
 
 
 async def resume(call: Call) -> Answer:
     """Have it run: at once where it waits, again where it has ended."""
     call.allow("admin")
-    return json_answer(await _tasks(call).resume(call.param("replication")))
+    return json_answer(await tasks_of(call).resume(call.param("replication")))
 
 
 async def cancel(call: Call) -> Answer:
     """Forget it; how it stood."""
     call.allow("admin")
-    return json_answer(await _tasks(call).cancel(call.param("replication")))
+    return json_answer(await tasks_of(call).cancel(call.param("replication")))
 
 
-async def _ended(call: Call, tasks: Tasks, task: Task, secrets: Secrets) -> dict[str, Any]:
+async def ended(call: Call, tasks: Tasks, task: Task, secrets: Secrets) -> dict[str, Any]:
     """Replicate once, as long as the client waits for it."""
-    running = asyncio.create_task(tasks.run(task, secrets), name="spile-http-replication")
+    running = asyncio.create_task(tasks.run(task, secrets, call.who), name="spile-http-replication")
     gone = asyncio.create_task(call.gone(), name="spile-http-gone")
     try:
         await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
@@ -75,7 +75,7 @@ async def _ended(call: Call, tasks: Tasks, task: Task, secrets: Secrets) -> dict
         await asyncio.wait({running, gone})
 
 
-def _tasks(call: Call) -> Tasks:
+def tasks_of(call: Call) -> Tasks:
     tasks = call.services.replications
     if tasks is None:
         raise Unavailable("This service runs no replications.")

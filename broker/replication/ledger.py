@@ -58,6 +58,7 @@ class Entry:
             **described(self.task),
             "created": moment(self.row.created),
             "created_by": self.row.who,
+            "document": self.row.document,
             "credentials": self.secrets.ends,
             **told.as_dict(),
         }
@@ -68,42 +69,42 @@ class Ledger:
 
     def __init__(self, store: Store, count_max: int = COUNT_MAX) -> None:
         """There are `count_max` tasks at most."""
-        self._rows = StoredReplications(store.database, store.statements, store.writer)
+        self.rows = StoredReplications(store.database, store.statements, store.writer)
         self._count_max = count_max
 
     def entries(self) -> list[Entry]:
         """Every task, the oldest first."""
-        return [_entry(row) for row in self._rows.all()]
+        return [entry_of(row) for row in self.rows.all()]
 
     def entry(self, id: str) -> Entry:
         """One task; NotFound if there is none of this id."""
-        return _entry(self._rows.get(id))
+        return entry_of(self.rows.get(id))
 
     def create(self, task: Task, secrets: Secrets, who: str) -> tuple[Entry, bool]:
         """Have it run from now on; whether it is new. What is there already gets these secrets, if there are any, and
         runs again if it had ended; a paused one stays so. TooLarge where there are too many."""
         given = msgspec.json.encode(secrets).decode() if secrets.ends else None
-        row, made = self._rows.add(task.id, msgspec.json.encode(task).decode(), given, who, self._count_max)
-        return _entry(row), made
+        row, made = self.rows.add(task.id, msgspec.json.encode(task).decode(), given, who, self._count_max)
+        return entry_of(row), made
 
     def pause(self, id: str) -> Entry:
         """Let it rest until it is resumed; Conflict for one that has ended."""
-        if self._rows.get(id).wanted == ENDED:
+        if self.rows.get(id).wanted == ENDED:
             raise Conflict(f"The replication {id} has ended", hint="Resume it to run it again, or cancel it.")
-        return _entry(self._rows.want(id, PAUSED))
+        return entry_of(self.rows.want(id, PAUSED))
 
     def resume(self, id: str) -> Entry:
         """Have it run: at once where it waits, and again where it has ended."""
-        return _entry(self._rows.want(id, RUN))
+        return entry_of(self.rows.want(id, RUN))
 
     def cancel(self, id: str) -> Entry:
         """Forget it; what it was. What was replicated stays, and so do the checkpoints."""
-        return _entry(self._rows.remove(id))
+        return entry_of(self.rows.remove(id))
 
     def tell(self, told: Sequence[tuple[Entry, Report, bool]], fence: Fence | None) -> None:
         """Keep how far tasks are, and which of them have come to their end. LockLost as the fence says."""
         encode = msgspec.json.encode
-        self._rows.tell(
+        self.rows.tell(
             [Told(entry.id, entry.row.version, encode(report).decode(), ended) for entry, report, ended in told],
             fence,
         )
@@ -124,7 +125,8 @@ def described(task: Task) -> dict[str, Any]:
     }
 
 
-def _entry(row: StoredReplication) -> Entry:
+def entry_of(row: StoredReplication) -> Entry:
+    """A task out of its row."""
     decode = msgspec.json.decode
     secrets = Secrets() if row.secrets is None else decode(row.secrets, type=Secrets)
     report = Report("starting", row.created) if row.report is None else decode(row.report, type=Report)

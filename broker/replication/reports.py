@@ -14,7 +14,7 @@ from broker.health import moment
 from listeners.replication.progress import REFUSALS_MAX
 
 ADDED = (
-    *("read", "missing", "fetched", "written", "refused", "gone", "left", "bytes", "blobs", "blob_bytes"),
+    *("read", "missing", "fetched", "written", "refused", "gone", "left", "purged", "bytes", "blobs", "blob_bytes"),
     *("retries", "checkpoints"),
 )
 """The counts that go on."""
@@ -32,6 +32,9 @@ class Direction(msgspec.Struct):
     counts: dict[str, int] = {}
     behind: int | None = None
     rate: float = 0.0
+    session: str | None = None
+    began: str | None = None
+    """The position at which the session began."""
     position: str | None = None
     replication: str | None = None
     """The id of its checkpoints."""
@@ -97,6 +100,8 @@ def direction(source: str, target: str, stats: Mapping[str, Any], before: Direct
         counts=counts,
         behind=stats["behind"],
         rate=stats["rate"],
+        session=stats["session"],
+        began=stats["began"],
         position=stats["position"] or (None if before is None else before.position),
         replication=stats["id"] or (None if before is None else before.replication),
         refusals=refusals,

@@ -71,9 +71,11 @@ class Runner:
         *,
         holder: str = "",
         again_s: tuple[float, float] = AGAIN_S,
+        tireless: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`before` is how far it was when it ran last."""
+        """`before` is how far it was when it ran last. What is `tireless` is begun again until it is done, although
+        it is not continuous."""
         self.what = what
         self.outcome: Outcome | None = None
         """How it ended; None while it runs."""
@@ -84,12 +86,14 @@ class Runner:
         self._before = before.directions if before is not None else []
         self._holder = holder
         self._again_s = again_s
+        self._again = tireless or what.continuous
         self._clock = clock
         self._work: Replicator | Pair | None = None
         self._stopping = asyncio.Event()
         self._retry_at: float | None = None
         self._state = "starting"
-        self._since = clock()
+        self._since = self.begun = clock()
+        """When it was made."""
         self.task = asyncio.create_task(self._run(), name=f"spile-replication {what}")
 
     def stop(self) -> None:
@@ -163,7 +167,7 @@ class Runner:
                     await work.run()
                 return
             except SpileError as error:
-                if self._stopping.is_set() or not what.continuous or error.code == "bad_request":
+                if self._stopping.is_set() or not self._again or error.code == "bad_request":
                     raise
                 if now() - began >= LASTED_S:
                     backoff.reset()

@@ -109,7 +109,7 @@ def task_of(asked: Asked) -> tuple[Task, Secrets]:
         asked.leaves,
         asked.create_target,
     )
-    if _canonical(source) == _canonical(target):
+    if is_same(source, target):
         raise BadRequest("Source and target are the same barrel", hint="Name two barrels.")
     if task.filter.ids is not None and not task.filter.ids:
         raise BadRequest("ids names no document", hint="Leave ids out to replicate all of them.")
@@ -119,6 +119,11 @@ def task_of(asked: Asked) -> tuple[Task, Secrets]:
 def is_here(place: str) -> bool:
     """Whether an end is a barrel of this service."""
     return "://" not in place
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two ends are one, however they are written."""
+    return _canonical(one) == _canonical(other)
 
 
 def with_login(url: str, login: Login | None) -> str:
@@ -141,8 +146,8 @@ def _end(name: str, place: str, token: str | None) -> tuple[str, Login | None]:
     if not isinstance(parse_address(place), Address):
         raise _other_store(name)
     parts = urlsplit(place)
-    if parts.query or parts.fragment:
-        raise BadRequest(f"The URL of the {name} has a query or a fragment", hint=_HINT)
+    if parts.fragment:
+        raise BadRequest(f"The URL of the {name} has a fragment", hint=_HINT)
     shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     user = unquote(parts.username) if parts.username else None
     if user is None and token is None:

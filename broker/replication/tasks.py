@@ -15,15 +15,17 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from broker.election import Election
-from broker.health import PartHealth, told_of
+from broker.health import PartHealth, moment, told_of
 from broker.perseverance import Perseverance, Undertaking
 from broker.replication.crew import Crew
+from broker.replication.documents import Register
 from broker.replication.ledger import CANCELLED, COUNT_MAX, Entry, Ledger, described
 from broker.replication.runner import AGAIN_S, STOP_S_MAX, Open, Runner, peers_of
 from broker.replication.task import Secrets, Task
 from feeds import Store
 from feeds.errors import BadRequest, SpileError, TooLarge, Unavailable
 from feeds.storage.locks import Fence, LockLost
+from feeds.storage.replicator import StoredDocument
 
 log = logging.getLogger("spile.replications")
 
@@ -45,7 +47,12 @@ class _Once:
     """A replication that is not kept, and how many wait for its end."""
 
     runner: Runner
+    who: str
     waiting: int = 0
+
+    def shown(self) -> dict[str, Any]:
+        """How it stands."""
+        return _told(self.runner, self.who)
 
 
 class Tasks:
@@ -66,6 +73,7 @@ class Tasks:
         """`election` says which process runs them; None: this one. `executor` runs what blocks on the database, and
         `name` is that of this process."""
         self._ledger = Ledger(store, count_max)
+        self._register = Register(self._ledger.rows, count_max)
         self._executor = executor
         self.election = election
         self._count_max = count_max
@@ -94,12 +102,12 @@ class Tasks:
     async def list(self) -> list[dict[str, Any]]:
         """Every task, the oldest first; behind them what is run once and not kept."""
         entries = await self._do(self._ledger.entries)
-        return [*map(self._shown, entries), *(_told(once.runner) for once in self._once.values())]
+        return [*map(self._shown, entries), *(once.shown() for once in self._once.values())]
 
     async def get(self, id: str) -> dict[str, Any]:
         """One of them; NotFound if there is none of this id."""
         if id in self._once:
-            return _told(self._once[id].runner)
+            return self._once[id].shown()
         return self._shown(await self._do(lambda: self._ledger.entry(id)))
 
     async def pause(self, id: str) -> dict[str, Any]:
@@ -115,7 +123,7 @@ class Tasks:
     async def cancel(self, id: str) -> dict[str, Any]:
         """Forget it, as `pause`; how it stood. What is run once ends."""
         if id in self._once:
-            shown = _told(self._once[id].runner)
+            shown = self._once[id].shown()
             await self._once[id].runner.end(STOP_S_MAX)
             return shown | CANCELLED
         entry = await self._changed(lambda: self._ledger.cancel(id))
@@ -124,7 +132,7 @@ class Tasks:
         log.info("the replication %s (%s) is cancelled", entry.task, id)
         return shown | CANCELLED
 
-    async def run(self, task: Task, secrets: Secrets) -> dict[str, Any]:
+    async def run(self, task: Task, secrets: Secrets, who: str = "") -> dict[str, Any]:
         """Replicate once, in this process, and wait for the end; how it stands then. Nothing is kept.
 
         One that runs here already is joined. It ends when nobody waits any more. Raises what it ends by.
@@ -142,7 +150,7 @@ class Tasks:
         if once is None:
             if len(self._once) >= self._count_max:
                 raise TooLarge(f"{len(self._once)} replications run already", hint="Wait until one has ended.")
-            once = self._once[task.id] = _Once(self._runner(task, secrets))
+            once = self._once[task.id] = _Once(self._runner(task, secrets), who)
             once.runner.task.add_done_callback(lambda _: self._once.pop(task.id))
         once.waiting += 1
         try:
@@ -152,6 +160,22 @@ class Tasks:
             if not once.waiting:
                 once.runner.stop()
         return _outcome(task, once.runner)
+
+    async def ask(self, call: Callable[[Register], T]) -> T:
+        """What the documents say that describe replications. `call` blocks."""
+        return await self._do(lambda: call(self._register))
+
+    async def change(self, call: Callable[[Register], T]) -> T:
+        """Change these documents, and with them what runs. `call` blocks."""
+        return await self._changed(lambda: call(self._register))
+
+    async def delete(self, id: str, rev: str | None) -> StoredDocument:
+        """Delete a document, and cancel what it describes, as `cancel`. Conflict, NotFound, Deleted."""
+        found = await self.ask(lambda register: register.get(id))
+        deleted = await self.change(lambda register: register.delete(id, rev))
+        if found.stored.task is not None:
+            await self._rests(found.stored.task)
+        return deleted
 
     # -- the part of the service
 
@@ -261,6 +285,7 @@ class Tasks:
             None if entry is None else entry.report,
             holder=self._name,
             again_s=self._again_s,
+            tireless=entry is not None and entry.row.document is not None,
             clock=self._clock,
         )
 
@@ -283,10 +308,17 @@ class Tasks:
         return entry.shown(None if runner is None else runner.report())
 
 
-def _told(runner: Runner) -> dict[str, Any]:
+def _told(runner: Runner, who: str = "") -> dict[str, Any]:
     """What is not kept, as it is shown."""
     task = runner.what
-    return {"id": task.id, **described(task), **runner.report().as_dict()}
+    return {
+        "id": task.id,
+        **described(task),
+        "created": moment(runner.begun),
+        "created_by": who,
+        "document": None,
+        **runner.report().as_dict(),
+    }
 
 
 def _outcome(task: Task, runner: Runner) -> dict[str, Any]:

@@ -6,19 +6,23 @@ how far they are, under the fence that it holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, literal_column, select, update
+import msgspec
+from sqlalchemy import bindparam, delete, func, select, update
 
-from feeds.errors import NotFound, TooLarge
+from feeds.errors import Conflict, Deleted, NotFound, TooLarge
 from feeds.storage.database import Database
 from feeds.storage.locks import Fence, check_fence
-from feeds.storage.schema import replications
+from feeds.storage.replicator import StoredDocument, StoredDocuments
+from feeds.storage.schema import replications, replicator
 from feeds.storage.statements import Statements
 from feeds.storage.transaction import Transaction
 from feeds.storage.writer import Writer
+
+DOCUMENTS_EACH = 10  # documents for each task that there may be: those of one-time replications stay behind them
 
 RUN, PAUSED, RESTORED, ENDED = "run", "paused", "restored", "ended"
 """What is wanted of a task: that it runs; nothing for now, since somebody said so, or since the store was restored
@@ -40,6 +44,8 @@ class StoredReplication:
     who: str
     created: float
     """Seconds of Unix time."""
+    document: str | None = None
+    """The document that describes it, where there is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,29 +58,30 @@ class Told:
     ended: bool
 
 
+Secret = Callable[[StoredReplication | None], str | None]
+"""The secrets of a task, as JSON, where this is the task that there was before."""
+
+
 class StoredReplications:
-    """The tasks of one store. Thread-safe."""
+    """The tasks of one store, and the documents that describe some of them. Thread-safe."""
 
     def __init__(self, database: Database, statements: Statements, writer: Writer) -> None:
+        self.documents = StoredDocuments(database, statements)
         self._database = database
         self._writer = writer
         sql = statements.sql
         id_: Any = bindparam("id")
-        one: Any = literal_column("1")
         mine = replications.c.id == id_
-        self._all = sql(select(replications).order_by(replications.c.created, replications.c.id))
-        self._one = sql(select(replications).where(mine), "id")
+        known = select(*replications.c, replicator.c.id.label("document")).select_from(
+            replications.outerjoin(replicator, replicator.c.task == replications.c.id)
+        )
+        self._all = sql(known.order_by(replications.c.created, replications.c.id))
+        self._one = sql(known.where(mine), "id")
         self._count = sql(select(func.count()).select_from(replications))
-        self._upsert = statements.upsert(replications, "secrets", "wanted", "version", "report")
+        self._upsert = statements.upsert(replications, "task", "secrets", "wanted", "version", "report")
         self._delete = sql(delete(replications).where(mine), "id")
         self._tell = sql(
             update(replications).values(report=bindparam("new_report")).where(mine), *("new_report", "id")
-        )
-        self._end = sql(
-            update(replications)
-            .values(wanted=literal_column(f"'{ENDED}'"), version=replications.c.version + one)
-            .where(mine, replications.c.version == bindparam("version")),
-            *("id", "version"),
         )
 
     def all(self) -> list[StoredReplication]:
@@ -101,22 +108,17 @@ class StoredReplications:
         """
 
         def add(transaction: Transaction) -> tuple[StoredReplication, bool]:
-            rows = transaction.execute(self._one, id)
-            if rows:
-                found = StoredReplication(*rows[0])
+            found = self._find(transaction, id)
+            if found is not None:
                 wanted = RUN if found.wanted == ENDED else found.wanted
                 changed = replace(found, secrets=secrets or found.secrets, wanted=wanted)
                 if changed != found:
+                    if found.wanted == ENDED:
+                        self.documents.touch(transaction, id)
                     found = self._put(transaction, replace(changed, version=found.version + 1))
                 return found, False
-            count = transaction.execute(self._count)[0][0]
-            if count >= count_max:
-                raise TooLarge(
-                    f"There are {count} replications already",
-                    hint="Cancel one that is not needed any more, or raise `replications_max`.",
-                )
-            made = StoredReplication(id, task, secrets, RUN, int(transaction.now * 1e6), None, who, transaction.now)
-            return self._put(transaction, made), True
+            _check_count(transaction.execute(self._count)[0][0], count_max)
+            return self._make(transaction, id, task, secrets, who), True
 
         done: tuple[StoredReplication, bool] = self._writer.call(add)
         return done
@@ -125,26 +127,28 @@ class StoredReplications:
         """Say what is to become of a task; NotFound if there is none. One that runs begins anew when it is to run."""
 
         def change(transaction: Transaction) -> StoredReplication:
-            rows = transaction.execute(self._one, id)
-            if not rows:
+            found = self._find(transaction, id)
+            if found is None:
                 raise _unknown(id)
-            found = StoredReplication(*rows[0])
             if found.wanted == wanted != RUN:
                 return found
+            if found.wanted == ENDED:
+                self.documents.touch(transaction, id)
             return self._put(transaction, replace(found, wanted=wanted, version=found.version + 1))
 
         changed: StoredReplication = self._writer.call(change)
         return changed
 
     def remove(self, id: str) -> StoredReplication:
-        """Forget a task; what it was. NotFound if there is none."""
+        """Forget a task, and delete the document that describes it; what it was. NotFound if there is none."""
 
         def remove(transaction: Transaction) -> StoredReplication:
-            rows = transaction.execute(self._one, id)
-            if not rows:
+            found = self._find(transaction, id)
+            if found is None:
                 raise _unknown(id)
+            self.documents.bury(transaction, id)
             transaction.execute(self._delete, id)
-            return StoredReplication(*rows[0])
+            return found
 
         removed: StoredReplication = self._writer.call(remove)
         return removed
@@ -160,15 +164,120 @@ class StoredReplications:
                 check_fence(transaction, fence)
             for each in told:
                 transaction.execute(self._tell, each.report, each.id)
-                if each.ended:
-                    transaction.execute(self._end, each.id, each.version)
+                found = self._find(transaction, each.id) if each.ended else None
+                if found is not None and found.version == each.version:
+                    self._put(transaction, replace(found, wanted=ENDED, version=found.version + 1))
+                    self.documents.touch(transaction, each.id)
 
         self._writer.call(tell)
+
+    # -- by documents
+
+    def put_document(
+        self, id: str, rev: str | None, body: str, task: tuple[str, str], secret: Secret, who: str, count_max: int
+    ) -> StoredDocument:
+        """Write a document over its revision `rev`, and have the task that it describes, an id and JSON, run from now
+        on; what it described before is forgotten. While another document's runs the same, it describes none.
+
+        Conflict for another revision than the present one; TooLarge where there are `count_max` tasks already, or
+        many times as many documents.
+        """
+        key, text = task
+
+        def put(transaction: Transaction) -> StoredDocument:
+            before = _replaced(self.documents.find(transaction, id), rev)
+            if before is None or before.body is None:
+                _check_count(self.documents.count(transaction), count_max * DOCUMENTS_EACH)
+            old = None if before is None or before.task is None else self._find(transaction, before.task)
+            same = self._find(transaction, key)
+            is_taken = same is not None and same.document not in (None, id) and same.wanted != ENDED
+            if same is None and old is None and not is_taken:
+                _check_count(transaction.execute(self._count)[0][0], count_max)
+            if old is not None and old.id != key:
+                transaction.execute(self._delete, old.id)
+            if same is not None and is_taken:
+                outcome = msgspec.json.encode({"taken": key, "by": same.document}).decode()
+                return self.documents.put(transaction, before, id, task=None, body=body, outcome=outcome)
+            if same is not None and same.document != id:
+                self.documents.release(transaction, key, _outcome(same))
+            made = self.documents.put(transaction, before, id, task=key, body=body)
+            self._begin(transaction, same, key, text, secret(old or same), who)
+            return made
+
+        made: StoredDocument = self._writer.call(put)
+        return made
+
+    def delete_document(self, id: str, rev: str | None) -> StoredDocument:
+        """Delete a document at its revision `rev`, and forget the task that it describes. Conflict for another
+        revision, NotFound or Deleted where there is none."""
+
+        def drop(transaction: Transaction) -> StoredDocument:
+            found = self.documents.find(transaction, id)
+            if found is None:
+                raise NotFound(f"There is no document {id!r}")
+            if found.body is None:
+                raise Deleted(f"The document {id!r} was deleted")
+            before = _replaced(found, rev)
+            if found.task is not None:
+                transaction.execute(self._delete, found.task)
+            return self.documents.put(transaction, before, id, task=None, body=None)
+
+        made: StoredDocument = self._writer.call(drop)
+        return made
+
+    # -- rows
+
+    def _begin(
+        self,
+        transaction: Transaction,
+        before: StoredReplication | None,
+        id: str,
+        task: str,
+        secrets: str | None,
+        who: str,
+    ) -> None:
+        """Have a task begin that may be there; one that has ended counts anew."""
+        if before is None or before.wanted == ENDED:
+            if before is not None:
+                transaction.execute(self._delete, id)
+            self._make(transaction, id, task, secrets, who)
+            return
+        self._put(transaction, replace(before, task=task, secrets=secrets, wanted=RUN, version=before.version + 1))
+
+    def _find(self, transaction: Transaction, id: str) -> StoredReplication | None:
+        rows = transaction.execute(self._one, id)
+        return StoredReplication(*rows[0]) if rows else None
+
+    def _make(self, transaction: Transaction, id: str, task: str, secrets: str | None, who: str) -> StoredReplication:
+        now = transaction.now
+        return self._put(transaction, StoredReplication(id, task, secrets, RUN, int(now * 1e6), None, who, now))
 
     def _put(self, transaction: Transaction, row: StoredReplication) -> StoredReplication:
         values = (row.id, row.task, row.secrets, row.wanted, row.version, row.report, row.who, row.created)
         transaction.execute(self._upsert, *values)
         return row
+
+
+def _outcome(task: StoredReplication) -> str:
+    """What a document tells of a task that another one describes from now on."""
+    report = msgspec.Raw((task.report or "null").encode())
+    return msgspec.json.encode({"id": task.id, "created": task.created, "report": report}).decode()
+
+
+def _replaced(before: StoredDocument | None, rev: str | None) -> StoredDocument | None:
+    """What a write over `rev` replaces; Conflict where that is not what is there."""
+    present = None if before is None else before.rev
+    if rev != present and not (rev is None and before is not None and before.body is None):
+        raise Conflict(f"The revision is {present}, not {rev}")
+    return before
+
+
+def _check_count(count: int, count_max: int) -> None:
+    if count >= count_max:
+        raise TooLarge(
+            f"There are {count} replications already",
+            hint="Cancel one that is not needed any more, or raise `replications_max`.",
+        )
 
 
 def _unknown(id: str) -> NotFound:

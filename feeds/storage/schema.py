@@ -242,6 +242,20 @@ replications = Table(
     sqlite_with_rowid=False,
 )
 
+# Documents that describe replications, as CouchDB's users write them. See `feeds.storage.replicator`.
+replicator = Table(
+    "replicator",
+    metadata,
+    Column("id", Bytewise, primary_key=True),
+    Column("rev", Bytewise, nullable=False),
+    Column("seq", BigInteger, nullable=False, unique=True),  # of its newest change
+    Column("task", Bytewise, unique=True),  # the replication that it describes, if it does
+    Column("body", Text),  # JSON without secrets; none of a deletion
+    Column("outcome", Text),  # JSON of what became of its replication, or why it had none
+    Column("at", Float, nullable=False),  # Unix time in seconds of its newest change
+    sqlite_with_rowid=False,
+)
+
 # The contents of attachments: one row for the same bytes, wherever they are attached.
 blobs = Table(
     "blobs",

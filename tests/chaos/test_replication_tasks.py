@@ -38,6 +38,17 @@ def stands(service: Running, id: str) -> dict[str, Any]:
     return told
 
 
+def describe(service: Running, id: str, **how: Any) -> None:
+    """Have a document describe a replication into a barrel of its name."""
+    body = {"source": "geo", "target": id, "create_target": True, **how}
+    service.http.put(f"/couch/_replicator/{id}", json=body).raise_for_status()
+
+
+def document(service: Running, id: str) -> dict[str, Any]:
+    told: dict[str, Any] = service.http.get(f"/couch/_replicator/{id}").json()
+    return told
+
+
 def runs_them(service: Running) -> bool:
     """Whether a process says that it is the one."""
     part = service.http.get("/health").json()["parts"]["replications"]
@@ -82,13 +93,20 @@ def test_a_service_that_is_killed_goes_on_with_its_replications(tmp_path: Path, 
     try:
         service.http.post("/barrels/geo").raise_for_status()
         fill(service, COUNT)
+        describe(service, "once", doc_ids=["d000001"])
+        describe(service, "on", continuous=True)
+        once = until(
+            lambda: document(service, "once").get("_replication_state") and document(service, "once"), "an end"
+        )
         id = begin(service, target)
         until(lambda: count(target) > 0, "the first documents")
         service.kill()
         service.http.close()
         service = Running(tmp_path / "one")
         fill(service, 100, start=COUNT)
-        until(lambda: count(target) == COUNT + 100, "all documents")
+        until(lambda: count(target) == count(service, "on") == COUNT + 100, "all documents")
+        assert (document(service, "once"), once["_replication_state"]) == (once, "completed")
+        assert "_replication_state" not in document(service, "on")
         told = until(lambda: (told := stands(service, id))["state"] == "idle" and told, "rest")
         assert told["progress"]["refused"] == 0
     finally:
@@ -99,8 +117,11 @@ def test_a_service_that_is_killed_goes_on_with_its_replications(tmp_path: Path, 
 def test_whoever_is_asked_one_of_them_runs_it_and_both_can_tell(both: list[Running], target: Running) -> None:
     holder, other = holder_and_other(both)
     fill(other, COUNT)
+    describe(other, "copy", doc_ids=["d000001"])
     id = begin(other, target)
     until(lambda: count(target) == COUNT, "all documents")
+    for each in both:
+        until(lambda each=each: document(each, "copy").get("_replication_state") == "completed", "an end")
     for each in both:
         told = until(lambda each=each: (told := stands(each, id))["progress"]["written"] == COUNT and told, "a word")
         assert told["runs_at"].endswith(f":{holder.pid}")

@@ -49,7 +49,7 @@ OPTIONS = [
     ),
     *("meta", "local_seq", "new_edits", "since", "limit", "skip", "style", "descending", "include_docs", "feed"),
     *("heartbeat", "filter", "doc_ids", "keys", "key", "startkey", "endkey", "start_key", "end_key"),
-    *("inclusive_end", "update_seq", "count", "view"),
+    *("inclusive_end", "update_seq", "count", "view", "states"),
 ]
 KEYS = [
     *("docs", "new_edits", "keys", "selector", "doc_ids", "_id", "_rev", "_deleted", "_attachments", "_revisions"),
@@ -117,8 +117,32 @@ class Nonsense:
         operator = self._random.choice(["$gt", "$in", "$regex", "$elemMatch", "$exists", "$eq", "$or", "$mod", "$no"])
         return {self._random.choice(["_id", "n", "a.b", "$or", "$and"]): {operator: self.value(1)}}
 
+    def replication(self, *places: Any) -> dict[str, Any]:
+        """What is nearly a replication, of which none takes long."""
+        ends = [*places, "db", "copy", "none", "Bad", "http://", "ftp://h/x", {"url": "copy", "auth": {}}, {}, 7]
+        options = {
+            **{"continuous": True, "create_target": True, "cancel": self._random.random() < 0.5, "doc_ids": ["doc"]},
+            **{"selector": self._selector(), "filter": "a/b", "since_seq": 0, "_id": self._random.choice(IDS)},
+            **{"_rev": self._random.choice(REVS), "_deleted": True, "_replication_state": "x", "id": "x"},
+        }
+        given = {name: options[name] for name in self._random.sample(sorted(options), self._random.choice([0, 1, 2]))}
+        found = {
+            "source": self._random.choice(["db", *ends]),
+            "target": self._random.choice(["copy", *ends]),
+            **given,
+        }
+        if self._random.random() < 0.2:
+            found[self._random.choice(sorted(found))] = self.value(1)
+        return found
+
     def shaped(self, template: str) -> Any:
         """What is nearly what an endpoint wants."""
+        if template == "/_replicate":
+            return self.replication()
+        if template.startswith("/_replicator"):
+            far = ("http://127.0.0.1:9/x", {"url": "https://u:p@127.0.0.1:9/x"})
+            docs = [self.replication(*far) for _ in range(3)]
+            return {"docs": docs} if template.endswith("_bulk_docs") else docs[0]
         ids, revs = self._random.sample(IDS, 2), self._random.sample(REVS, 2)
         shapes: dict[str, Any] = {
             "_bulk_docs": {"docs": [self.doc() for _ in range(3)], "new_edits": self._random.random() < 0.5},
@@ -170,7 +194,7 @@ class Nonsense:
     def path(self, template: str) -> str:
         db = self._random.choice([*["db"] * 20, "none", "Bad", "a%2Fb", "%ff"])
         path = template.replace("{db}", db)
-        for name in ("{id}", "{design}", "{name...}", "{local...}", "{view}", "{index...}"):
+        for name in ("{id}", "{design}", "{name...}", "{local...}", "{view}", "{index...}", "{job}", "{nothing...}"):
             path = path.replace(name, quote(self._random.choice(IDS), safe=self._random.choice(["", "/"])))
         return "/couch" + path
 

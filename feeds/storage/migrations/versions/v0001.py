@@ -180,6 +180,20 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_table(
+        "replicator",
+        sa.Column("id", bytewise(), nullable=False),
+        sa.Column("rev", bytewise(), nullable=False),
+        sa.Column("seq", sa.BigInteger(), nullable=False),
+        sa.Column("task", bytewise(), nullable=True),
+        sa.Column("body", sa.Text(), nullable=True),
+        sa.Column("outcome", sa.Text(), nullable=True),
+        sa.Column("at", sa.Float(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_replicator"),
+        sa.UniqueConstraint("seq", name="uq_replicator_seq"),
+        sa.UniqueConstraint("task", name="uq_replicator_task"),
+        sqlite_with_rowid=False,
+    )
+    op.create_table(
         "tokens",
         sa.Column("barrel", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("scope", bytewise(), nullable=False),
