@@ -8,6 +8,7 @@ from listeners.replication.filters import Filter
 from listeners.replication.local import LocalPeer
 from listeners.replication.opening import Place, opened_peer, replicate
 from listeners.replication.options import Options
+from listeners.replication.over_couch import CouchPeer
 from listeners.replication.over_http import HttpPeer
 from listeners.replication.over_mqtt import MqttPeer
 from listeners.replication.peer import Blob, Fetched, Identity, Page, Peer, Wanted
@@ -18,6 +19,7 @@ from listeners.replication.retrying import Patience
 __all__ = [
     "BadPeer",
     "Blob",
+    "CouchPeer",
     "Fetched",
     "Filter",
     "HttpPeer",

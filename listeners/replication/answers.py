@@ -5,7 +5,7 @@ Pure, but for the contents, which are read as they are needed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -14,8 +14,8 @@ from msgspec import UNSET, Raw, UnsetType
 
 from feeds.errors import SpileError
 from listeners.errors import error_of
-from listeners.replication.errors import Unfit
-from listeners.replication.peer import Blob, Fetched, Handles, Read, Wanted
+from listeners.replication.errors import BadPeer, Unfit
+from listeners.replication.peer import Blob, Fetched, Handles, Read, Refusals, Wanted
 from listeners.replication.verifying import verified_or_not
 
 _encode = msgspec.json.Encoder().encode
@@ -69,6 +69,14 @@ def fetched(wanted: Wanted, told: ReadOne) -> Fetched | SpileError:
 def outcome(told: Outcome) -> bool | SpileError:
     """Whether a revision is new, or what refused it."""
     return not told.repeated if told.error is None else _error(told)
+
+
+def refusals(asked: Iterable[str], told: Sequence[Outcome], name: str) -> Refusals:
+    """What refused some of the documents that were asked about, in order; BadPeer where others are answered for."""
+    ids = list(asked)
+    if len(told) != len(ids):
+        raise BadPeer(f"{name} was asked about {len(ids)} documents, and answers for {len(told)}")
+    return {id: _error(each) for id, each in zip(ids, told, strict=True) if each.error is not None}
 
 
 def _error(told: ReadOne | Outcome) -> SpileError:

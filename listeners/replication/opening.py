@@ -11,9 +11,9 @@ from typing import Any, TypeAlias
 from feeds.barrel import Barrel
 from feeds.store import Store
 from listeners.links.address import Address, StorePlace, parse_address
+from listeners.replication.detecting import DetectingPeer
 from listeners.replication.local import LocalPeer
 from listeners.replication.options import Options
-from listeners.replication.over_http import HttpPeer
 from listeners.replication.over_mqtt import MqttPeer
 from listeners.replication.peer import Peer
 from listeners.replication.replicator import Pair, Replicator
@@ -23,8 +23,9 @@ Place: TypeAlias = "str | Path | Barrel"
 
 @asynccontextmanager
 async def opened_peer(place: Place, *, token: str | None = None) -> AsyncIterator[Peer]:
-    """The peer at `http(s)://HOST:PORT/BARREL` or `mqtt(s)://HOST:PORT/[PREFIX/]BARREL`, of a `Barrel`, or of a store
-    that is opened for it (`FOLDER#BARREL`, `sqlite:///…#BARREL`). BadRequest for what names none."""
+    """The peer at `http(s)://HOST:PORT/[PATH/]BARREL` (a Spile or a CouchDB) or `mqtt(s)://HOST:PORT/[PREFIX/]BARREL`,
+    of a `Barrel`, or of a store that is opened for it (`FOLDER#BARREL`, `sqlite:///…#BARREL`). BadRequest for what
+    names none."""
     peer: Peer
     if isinstance(place, Barrel):
         peer = LocalPeer(place.store, place.name)
@@ -54,7 +55,7 @@ async def opened_peer(place: Place, *, token: str | None = None) -> AsyncIterato
 def _elsewhere(address: Address, token: str | None) -> Peer:
     if address.kind == "mqtt":
         return MqttPeer(address, token=token)
-    return HttpPeer(address, token=token)
+    return DetectingPeer(address, token=token)
 
 
 async def replicate(

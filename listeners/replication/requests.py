@@ -1,24 +1,26 @@
-"""Requests to a Spile over HTTP, and what may come back instead of an answer.
+"""Requests to a Spile or a CouchDB over HTTP, and what may come back instead of an answer.
 
 Redirects are not followed: what was meant for one service is sent to no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import httpx
 import msgspec
 
-from feeds.errors import SpileError, Timeout, Unavailable
-from listeners.errors import error_of
+from feeds.errors import SpileError, Timeout, TooLarge, Unavailable
+from listeners.errors import Unreached, error_of
 from listeners.links.address import Address
+from listeners.links.tls import HINT, tls_words
 from listeners.replication.errors import BadPeer
 
 T = TypeVar("T")
+Body: TypeAlias = "bytes | AsyncGenerator[bytes, None] | None"
 
 CONNECT_S_MAX = 10.0
 ANSWER_S_MAX = 60.0  # of silence; a body that is on its way may take longer
@@ -36,16 +38,42 @@ class _Refusal(msgspec.Struct):
     hint: str | None = None
 
 
+Refuse: TypeAlias = Callable[[int, bytes], SpileError | None]
+"""The error that a body with this status tells of; None for a body that tells of none."""
+
+
+def spile_refusal(status: int, body: bytes) -> SpileError | None:
+    """An error as a Spile tells it."""
+    try:
+        told = msgspec.json.decode(body, type=_Refusal)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return None
+    return error_of(told.error, told.reason, told.hint)
+
+
 class Requests:
     """A pool of connections to one service."""
 
-    def __init__(self, address: Address, token: str | None = None) -> None:
-        """`token` is sent as a bearer's, else the address's user and password if it has them."""
-        scheme = "https" if address.tls else "http"
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        self.base = f"{scheme}://{host}:{address.port}{address.prefix}"
-        auth = None
-        if token is None and address.user is not None:
+    def __init__(
+        self,
+        address: Address,
+        token: str | None = None,
+        *,
+        auth: httpx.Auth | None = None,
+        refusal: Refuse = spile_refusal,
+        kind: str = "a Spile",
+    ) -> None:
+        """`token` is sent as a bearer's, else the address's user and password if it has them: as `auth` does it.
+
+        `kind` is what is expected there, and `refusal` reads the errors of its kind.
+        """
+        self.base = base_of(address)
+        self._hint = HINT if address.tls else Unreached.hint
+        self._refusal = refusal
+        self._kind = kind
+        if token is not None:
+            auth = None
+        elif auth is None and address.user is not None:
             auth = httpx.BasicAuth(address.user, address.password or "")
         self._client = httpx.AsyncClient(
             base_url=self.base,
@@ -55,7 +83,7 @@ class Requests:
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=KEPT_MAX),
             follow_redirects=False,
             trust_env=address.host not in ("127.0.0.1", "::1", "localhost"),
-            verify=address.tls,
+            verify=address.files.context() if address.tls else False,
         )
 
     async def json(self, method: str, path: str, kind: type[T], body: bytes | None = None, **more: Any) -> T:
@@ -68,22 +96,25 @@ class Requests:
         try:
             return msgspec.json.decode(body, type=kind)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise BadPeer(f"{self.base} answers, but not as a Spile does: {str(error)[:120]}") from None
+            raise BadPeer(f"{self.base} answers, but not as {self._kind} does: {str(error)[:120]}") from None
 
     async def send(
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: Body = None,
         *,
         headers: Mapping[str, str] | None = None,
+        bytes_max: int | None = None,
     ) -> httpx.Response:
-        """A whole answer of success; any other is raised as the error that it tells of."""
+        """A whole answer of success; any other is raised as the error that it tells of; TooLarge beyond a bound."""
         async with self.streamed(method, path, body, headers=headers) as answer:
             parts, size = [], 0
             async for part in self.pieces(answer):
                 parts.append(part)
                 size += len(part)
+                if bytes_max is not None and size > bytes_max:
+                    raise TooLarge(f"{self.base} answers {method} {path[:200]} with more than {bytes_max} bytes")
                 if size > ANSWER_BYTES_MAX:
                     raise BadPeer(f"{self.base} answers {method} {path} with more than {ANSWER_BYTES_MAX} bytes")
             return httpx.Response(answer.status_code, headers=_bare(answer.headers), content=b"".join(parts))
@@ -93,7 +124,7 @@ class Requests:
         self,
         method: str,
         path: str,
-        body: bytes | None = None,
+        body: Body = None,
         *,
         headers: Mapping[str, str] | None = None,
     ) -> AsyncIterator[httpx.Response]:
@@ -128,8 +159,10 @@ class Requests:
     def _lost(self, error: httpx.HTTPError) -> SpileError:
         if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
             return Timeout(f"{self.base} did not answer in time.")
-        why = str(error) or type(error).__name__
-        return Unavailable(f"{self.base} cannot be reached: {why}.", hint="It is tried again; see that it runs.")
+        wrong = tls_words(error)
+        why = wrong or str(error) or type(error).__name__
+        kind = Unreached if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) else Unavailable
+        return kind(f"{self.base} cannot be reached: {why}.", hint=self._hint)
 
     async def _refused(self, answer: httpx.Response) -> SpileError:
         if answer.status_code < 400:
@@ -142,10 +175,8 @@ class Requests:
             body += piece
             if len(body) > 1 << 16:
                 break
-        try:
-            told = msgspec.json.decode(body, type=_Refusal)
-            error = error_of(told.error, told.reason, told.hint)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        error = self._refusal(answer.status_code, body)
+        if error is None:
             code = _CODES.get(answer.status_code)
             if code is None and answer.status_code < 500:
                 return BadPeer(f"{self.base} answers with HTTP status {answer.status_code}.")
@@ -154,6 +185,13 @@ class Requests:
         if after.isdigit():
             error.details["retry_after"] = int(after)
         return error
+
+
+def base_of(address: Address) -> str:
+    """The URL before all paths."""
+    scheme = "https" if address.tls else "http"
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{scheme}://{host}:{address.port}{address.prefix}"
 
 
 def segment(text: str) -> str:
