@@ -61,6 +61,7 @@ class Election:
             self._valid_s, self._beat_s = float("inf"), 3600.0  # nobody can take it
         self._clock = clock
         self._fence: Fence | None = None
+        self._taken: Fence | None = None  # on the thread alone
         self._valid_until = 0.0
         self._told_at = float("-inf")
         self._doubt = asyncio.Event()
@@ -85,8 +86,8 @@ class Election:
         if self.task is not None:
             self.task.cancel()
             await asyncio.wait([self.task])
-        fence, self._fence = self._fence, None
-        self._thread.submit(self._end, fence)
+        self._fence = None
+        self._thread.submit(self._end)
         await asyncio.get_running_loop().run_in_executor(None, self._join)
 
     async def confirm(self) -> bool:
@@ -133,7 +134,7 @@ class Election:
         """Take the lock if that is possible now."""
         asked_at = self._clock()
         try:
-            fence = await self._ask(lambda: self._locks.acquire(self.name, self._holder))
+            fence = await self._ask(self._acquire)
             if fence is None and asked_at - self._told_at >= TELL_S:
                 self._told_at = asked_at
                 self.other = await self._ask(lambda: self._locks.state(self.name))
@@ -206,10 +207,16 @@ class Election:
 
     # -- the thread
 
-    def _end(self, fence: Fence | None) -> None:
+    def _acquire(self) -> Fence | None:
+        fence = self._locks.acquire(self.name, self._holder)
+        self._taken = fence or self._taken
+        return fence
+
+    def _end(self) -> None:
+        """Give back what was taken last, also where nobody waited for the answer any more."""
         try:
-            if fence is not None:
-                self._locks.release(fence)
+            if self._taken is not None:
+                self._locks.release(self._taken)
         except SpileError as error:
             log.warning("the lock of %s was not given back, and ends by itself: %s", self.name, error.reason)
         finally:

@@ -1,6 +1,6 @@
 """Errors as they come back over a link: code, reason and hint made an error of the one tree again.
 
-The tree itself is `feeds.errors`; here stand only the two that concern listeners alone.
+The tree itself is `feeds.errors`; here stand only those that concern listeners alone.
 """
 
 from __future__ import annotations
@@ -29,6 +29,12 @@ class LinkLost(Unavailable):
     """The connection to the service is lost."""
 
     hint = "It is made again by itself; nothing is lost."
+
+
+class Unreached(Unavailable):
+    """The service cannot be reached: nothing was sent to it."""
+
+    hint = "It is tried again; see that it runs."
 
 
 class Refused(SpileError):

@@ -24,6 +24,7 @@ import tenacity
 from broker.cli.backend import Fetched
 from broker.cli.files import PIECE_BYTES, Incoming, Outgoing, Tell
 from feeds.errors import BadRequest, Conflict, NotFound, SpileError, StorageFull
+from listeners.errors import Unreached
 
 __all__ = ["HttpAttachments"]
 
@@ -35,6 +36,8 @@ PART_BYTES = 16 << 20
 SMALL_BYTES = 4 << 20
 """Up to this a file goes in one request."""
 ATTEMPTS_UNTOLD = 3
+FIRST_S = 10.0
+"""How long somebody is waited for who was never there: a service that starts at the same time, hardly another one."""
 _PAGE = 1_000
 
 _log = logging.getLogger("spile.cli")
@@ -58,12 +61,14 @@ class Transport(Protocol):
 
 
 class HttpAttachments:
-    """Sends and fetches. What fails and may pass is tried again until nothing went on for `patience_s`."""
+    """Sends and fetches. What fails and may pass is tried again until nothing went on for `patience_s`, or for
+    `FIRST_S` where nobody was reached so far."""
 
     def __init__(self, transport: Transport, patience_s: float) -> None:
         self.transport = transport
         self._patience_s = patience_s
         self._went_on_at = 0.0
+        self._is_met = False
 
     def attach(
         self,
@@ -123,14 +128,30 @@ class HttpAttachments:
     def persist(self, call: Callable[[], T], may_pass: Callable[[BaseException], bool] | None = None) -> T:
         """What `call` gives, tried again while it fails for what may pass."""
         self.went_on()
+
+        def heard() -> T:
+            try:
+                found = call()
+            except Unreached:
+                raise
+            except SpileError:
+                self._is_met = True
+                raise
+            self._is_met = True
+            return found
+
         retrying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(may_pass or _may_pass),
             wait=tenacity.wait_random_exponential(multiplier=0.2, max=5),
-            stop=lambda _: time.monotonic() - self._went_on_at >= self._patience_s,
+            stop=lambda _: time.monotonic() - self._went_on_at >= self._patient_s,
             before_sleep=self._tell_of_waiting,
             reraise=True,
         )
-        return retrying(call)
+        return retrying(heard)
+
+    @property
+    def _patient_s(self) -> float:
+        return self._patience_s if self._is_met else min(FIRST_S, self._patience_s)
 
     def went_on(self) -> None:
         """Something has come through: patience begins anew."""
@@ -138,7 +159,7 @@ class HttpAttachments:
 
     def _tell_of_waiting(self, state: tenacity.RetryCallState) -> None:
         if state.attempt_number == ATTEMPTS_UNTOLD and state.outcome is not None:
-            _log.warning("trying again for up to %.0f s: %s", self._patience_s, state.outcome.exception())
+            _log.warning("trying again for up to %.0f s: %s", self._patient_s, state.outcome.exception())
 
 
 class _Upload:

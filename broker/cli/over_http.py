@@ -32,8 +32,9 @@ from broker.cli.files import Incoming, Outgoing, Tell
 from broker.cli.inputs import BadInput
 from broker.cli.remote_errors import error_of
 from broker.cli.replications import HttpReplications
-from broker.cli.urls import service_url
+from broker.cli.urls import barrel_url, service_url, with_files
 from feeds.errors import BadRequest, SpileError, Timeout, Unavailable
+from listeners.errors import Unreached
 
 __all__ = ["HttpBackend"]
 
@@ -87,16 +88,17 @@ class HttpBackend(Backend):
         A URL may carry `user:password@`. Raises BadRequest for what is no http URL.
         """
         url = service_url(url)
-        parts = urlsplit(url)
+        base, files = with_files(url)
+        parts = urlsplit(base)
         token = os.environ.get("SPILE_TOKEN")
         try:
             client = httpx.Client(
-                base_url=url,
+                base_url=base,
                 headers={"Authorization": f"Bearer {token}"} if token else None,
                 timeout=httpx.Timeout(ANSWER_S_MAX, connect=CONNECT_S_MAX),
                 # A proxy is of no use for a service on this machine, and certificates cost time to load.
                 trust_env=parts.hostname not in ("127.0.0.1", "::1", "localhost"),
-                verify=parts.scheme == "https",
+                verify=files.context() if parts.scheme == "https" else False,
             )
         except httpx.InvalidURL as error:
             raise BadRequest(f"the URL of the service cannot be used: {error}", hint="Check its host.") from error
@@ -261,7 +263,7 @@ class HttpBackend(Backend):
         return HttpReplications(self._object)
 
     def listening_to(self, barrel: str) -> str:
-        return self._url + _barrel(barrel)
+        return barrel_url(self._url, barrel)
 
     def health(self, answer_s_max: float) -> dict[str, Any]:
         """What the service says of its parts, also while one fails."""
@@ -358,7 +360,8 @@ class HttpBackend(Backend):
         )
 
     def _unreachable(self, error: Exception) -> Unavailable:
-        return Unavailable(
+        kind = Unreached if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) else Unavailable
+        return kind(
             f"no service answers at {self._shown_url} ({error})",
             hint="Start one with `spile serve`, name another with --url or SPILE_URL, "
             "or open a store itself with --database.",

@@ -12,11 +12,11 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from broker.cli.direct import open_store
 from broker.cli.progress import ShownProgress
-from broker.cli.urls import service_url
+from broker.cli.urls import barrel_url, service_url
 from broker.replication.reports import Direction, direction, summed
 from feeds import Store
 from feeds.barrels import check_barrel_name
@@ -53,7 +53,7 @@ def end_of(place: str, token: str | None, url: str | None, database: str | None)
     check_barrel_name(place)
     if database is not None:
         return End(StorePlace(database, place))
-    return End(f"{service_url(url)}/barrels/{quote(place, safe='')}", token or os.environ.get("SPILE_TOKEN"))
+    return End(barrel_url(service_url(url), place), token or os.environ.get("SPILE_TOKEN"))
 
 
 @dataclass(slots=True)

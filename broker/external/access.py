@@ -11,6 +11,8 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from feeds.errors import BadRequest
+from listeners.links.tls import file_words
+from listeners.links.tls import tls_context as context_of
 
 _SCHEMES = {"mqtt": (1883, False), "mqtts": (8883, True)}
 _HINT = "Write mqtt://HOST:PORT, or mqtts://HOST:PORT with TLS."
@@ -85,7 +87,7 @@ def read_password(path: Path) -> str:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as fault:
         raise BadRequest(
-            f"The file of the broker's password cannot be read: {_told(fault, path)}.",
+            f"The file of the broker's password cannot be read: {file_words(fault, path)}.",
             hint="Correct broker_password_file, or who may read that file.",
         ) from None
     lines = text.splitlines()
@@ -96,35 +98,7 @@ def read_password(path: Path) -> str:
 
 def tls_context(ca: Path | None, certificate: Path | None, key: Path | None) -> ssl.SSLContext:
     """TLS that always checks the broker's certificate: by `ca`, or by the authorities that the system trusts."""
-    if key is not None and certificate is None:
-        raise BadRequest("A key is given for the broker, and no certificate.", hint="Set broker_cert too.")
-    try:
-        context = ssl.create_default_context(cafile=None if ca is None else str(ca))
-    except (OSError, ssl.SSLError) as fault:
-        raise BadRequest(
-            f"The certificates of authorities in {ca} cannot be used: {_told(fault, ca)}.",
-            hint="broker_ca names a PEM file with the authority that signed the broker's certificate.",
-        ) from None
-    if certificate is not None:
-        try:
-            context.load_cert_chain(certificate, key, password=_no_password)
-        except (OSError, ssl.SSLError) as fault:
-            raise BadRequest(
-                f"The client certificate {certificate} cannot be used: {_told(fault, certificate)}.",
-                hint="broker_cert and broker_key name PEM files that belong together; the key has no password.",
-            ) from None
-    return context
-
-
-def _no_password() -> str:
-    """Asked for where a key is encrypted: an empty answer fails, and nobody is asked on the terminal."""
-    return ""
-
-
-def _told(fault: Exception, path: Path | None) -> str:
-    if isinstance(fault, ssl.SSLError):
-        return fault.reason or str(fault)
-    return f"{path}: {fault.strerror}" if isinstance(fault, OSError) and fault.strerror else str(fault)
+    return context_of(ca, certificate, key, ("broker_ca", "broker_cert", "broker_key"))
 
 
 def _without_password(url: str) -> str:

@@ -64,9 +64,12 @@ def read_body(payload: bytes) -> Body:
     return read_fields(payload, check_object, "The body") if payload else Body({}, None)
 
 
-def read_part(payload: bytes, kind: type[P]) -> tuple[P, bytes, str | None]:
-    """Take the payload of a part apart: what it says, its bytes, and its token."""
+def read_part(
+    payload: bytes, kind: type[P], take: Callable[[Body], None] = lambda body: None
+) -> tuple[P, bytes, str | None]:
+    """Take the payload of a part apart: what it says, its bytes, and its token; `take` takes off its own first."""
     body = read_body(payload)
+    take(body)
     part = body.as_(kind)
     try:
         return part, b64decode(part.data, validate=True), body.token

@@ -16,6 +16,9 @@ from feeds.errors import NotFound
 
 _DIGESTS_MAX = 1_000
 """Of one request: each is looked up by itself, and whoever brings documents asks for those of a batch."""
+_ANCESTORS_MAX = 100
+"""Of a document with thousands of leaves: some are enough to find an attachment that need not be sent again."""
+_FRAME_BYTES = 1024  # of an answer beside its result: an escaped token
 
 
 class _Digests(msgspec.Struct, forbid_unknown_fields=True):
@@ -25,10 +28,19 @@ class _Digests(msgspec.Struct, forbid_unknown_fields=True):
 
 
 async def revs_diff(serving: Serving, asked: Asked, body: Body) -> bytes:
-    """Which of the revisions in `{id: [rev, …]}` are not known here."""
+    """Which of the revisions in `{id: [rev, …]}` are not known here.
+
+    Where the answer would be too large, the first `possible_ancestors` of each document are told.
+    """
     serving.allow(asked, "read")
     revisions = body.as_(dict[str, list[str]])
-    return encode_json(await serving.in_thread(serving.barrel(asked).revs_diff, revisions))
+    found = await serving.in_thread(serving.barrel(asked).revs_diff, revisions)
+    answer = encode_json(found)
+    if len(answer) + _FRAME_BYTES <= serving.limits.answer_bytes_max:
+        return answer
+    for told in found.values():
+        del told.get("possible_ancestors", [])[_ANCESTORS_MAX:]
+    return encode_json(found)
 
 
 async def blobs_diff(serving: Serving, asked: Asked, body: Body) -> bytes:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from hashlib import sha256
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
@@ -19,6 +19,7 @@ from broker.requests.answers import encode_json, written_fields
 from broker.requests.assembly import Assembly
 from broker.requests.attached import with_contents
 from broker.requests.bodies import read_part
+from broker.requests.nested import PassingOn, passing_on
 from broker.requests.serving import Asked, Prepared, Result, Serving, document_path
 from feeds import Outcome, Token, Write, Written
 from feeds.errors import BadRequest, Overloaded, SpileError, TooLarge
@@ -40,6 +41,14 @@ class _Part(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def purpose(self) -> _Purpose:
         return self.verb, self.id, self.digest, self.total
+
+
+class _Taken(NamedTuple):
+    told: dict[str, Any]
+    id: str
+    rev: str | None
+    """What was written; None until all has come."""
+    token: str | None
 
 
 class _Upload:
@@ -66,7 +75,7 @@ class Uploads:
         self._limits = serving.limits
         self._document_bytes_max = serving.document_bytes_max
         self._uploads: dict[_Key, _Upload] = {}
-        self._finished: dict[_Key, tuple[_Purpose, float, bytes]] = {}  # the oldest first
+        self._finished: dict[_Key, tuple[_Purpose, float, dict[str, Any]]] = {}  # the oldest first
         self._client_uploads: Counter[str] = Counter()
         self._client_bytes: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
@@ -92,26 +101,36 @@ class Uploads:
         """Take `{upload, verb, id, digest, offset, total, data}`.
 
         `digest` is the sha256 of the whole text, `data` base64 of its bytes from `offset` on. The result is
-        `{upload, received}` until all has come, then that of the write, whose token is the last range's. A
-        refusal of the write ends the upload, unless to send any range again can help.
+        `{upload, received}` until all has come, then that of the write, whose token is the last range's, and so is
+        what it says about passing on. A refusal of the write ends the upload, unless to send any range again can
+        help.
         """
+        with passing_on(serving, asked) as passing:
+            told, id, rev, token = await self._take(serving, asked, passing)
+            if rev is not None and (p2p := await passing.done(asked, id, rev)) is not None:
+                told = {**told, "p2p": p2p}
+            return encode_json(told), token
+
+    async def _take(self, serving: Serving, asked: Asked, passing: PassingOn) -> _Taken:
         with serving.lanes.lane(asked.client.name) as lane:
             async with lane.turn:
-                part, data, token = await serving.checked(len(asked.payload), lambda: read_part(asked.payload, _Part))
+                part, data, token = await serving.checked(
+                    len(asked.payload), lambda: read_part(asked.payload, _Part, passing.take)
+                )
                 with _about(part.upload):
                     serving.allow(asked, "write", _path(part))
                     barrel = serving.barrel(asked)
                     key = (asked.client.name, barrel.name, part.upload)
                     done = self._finished.get(key)
                     if done is not None and done[0] == part.purpose:
-                        return done[2], token
+                        return _Taken(done[2], part.id, done[2]["rev"], token)
                     upload = self._uploads.get(key) or self._begin(key, part, len(data))
                     upload.check(part)
                     if upload.written is None:
                         upload.assembly.add(part.offset, data)
                         if not upload.assembly.complete:
                             received = {"upload": part.upload, "received": upload.assembly.received}
-                            return encode_json(received), token
+                            return _Taken(received, part.id, None, token)
                         with self._ending(key, upload):
                             write, bound = await self._prepared(serving, asked, part, upload, token)
                             write = await with_contents(serving, asked, barrel, write)
@@ -120,7 +139,7 @@ class Uploads:
                 outcome = (await serving.outcomes(asked, upload.written))[0]
                 if isinstance(outcome, SpileError):
                     raise outcome
-        return self._finish(key, upload, outcome), token
+        return _Taken(self._finish(key, upload, outcome), outcome.id, str(outcome.rev), token)
 
     async def _prepared(
         self, serving: Serving, asked: Asked, part: _Part, upload: _Upload, token: str | None
@@ -164,8 +183,8 @@ class Uploads:
                 self._let_go(key)
             raise
 
-    def _finish(self, key: _Key, upload: _Upload, written: Written) -> bytes:
-        answer = encode_json({"upload": key[2], **written_fields(written)})
+    def _finish(self, key: _Key, upload: _Upload, written: Written) -> dict[str, Any]:
+        answer = {"upload": key[2], **written_fields(written)}
         if self._uploads.get(key) is upload:
             self._let_go(key)
             self._finished.pop(key, None)

@@ -1,6 +1,6 @@
 """Where a barrel is to be listened to, read from a URL.
 
-Pure. Connecting is the other modules' of this package.
+Reads no files. Connecting is the other modules' of this package.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote, urlsplit
 
 from feeds.barrels import check_barrel_name
 from feeds.errors import BadRequest
+from listeners.links.tls import NO_FILES, TlsFiles
 
 _MQTT = {"mqtt": 1883, "mqtts": 8883}
 _WEBSOCKET = {"ws": 80, "wss": 443, "http": 80, "https": 443}
@@ -20,8 +21,8 @@ _HINT = "Write mqtt://HOST:PORT/BARREL, http://HOST:PORT/BARREL, sqlite:///FOLDE
 class Address:
     """A barrel behind a network address.
 
-    `kind` is `mqtt` or `websocket`. `prefix` is the path before `/barrels`, or on MQTT the levels (with a closing
-    `/`) before all topics of a service that shares its broker.
+    `kind` is `mqtt` or `websocket`. `prefix` is the path before the barrel (and `/barrels`), or on MQTT the levels
+    (with a closing `/`) before all topics of a service that shares its broker.
     """
 
     kind: str
@@ -32,6 +33,8 @@ class Address:
     user: str | None = None
     password: str | None = None
     prefix: str = ""
+    files: TlsFiles = NO_FILES
+    """What TLS needs beside what the system has."""
 
     def __str__(self) -> str:
         """The address as it may be shown: without the password."""
@@ -54,8 +57,10 @@ def parse_address(url: str) -> Address | StorePlace:
     """The address that a URL names; BadRequest says how one is written.
 
     `mqtt(s)://…/BARREL`, or `…/PREFIX/BARREL` where the service has a prefix of topics; `ws(s)://` or
-    `http(s)://…/BARREL`, `…/barrels/BARREL` or `…/barrels/BARREL/feed`; `sqlite:///…#BARREL`, or a folder with
-    `#BARREL`. A barrel's own `/` is written %2F.
+    `http(s)://…/BARREL`, `…/barrels/BARREL` or `…/barrels/BARREL/feed`, with or without a path before it;
+    `sqlite:///…#BARREL`, or a folder with `#BARREL`. A barrel's own `/` is written %2F.
+    Behind a URL with TLS may stand PEM files: `?ca=FILE` of the authority that signed the certificate there, and
+    `cert=FILE` and `key=FILE` of the client.
     """
     scheme, separator, _ = url.partition("://")
     scheme = scheme.lower()
@@ -64,11 +69,14 @@ def parse_address(url: str) -> Address | StorePlace:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
+        files = TlsFiles.of_query(parts.query)
     except ValueError as fault:
         raise BadRequest(f"{_shown(url)} is no address: {fault}.", hint=_HINT) from None
     if not host:
         raise BadRequest(f"{_shown(url)} names no host.", hint=_HINT)
-    mqtt = scheme in _MQTT
+    mqtt, tls = scheme in _MQTT, scheme in ("mqtts", "wss", "https")
+    if files != NO_FILES and not tls:
+        raise BadRequest(f"{_shown(url)} names files for TLS.", hint="Write https://, wss:// or mqtts://.")
     prefix, barrel = _prefix_and_barrel(parts.path) if mqtt else _barrel_in(parts.path)
     if not barrel or "/" in barrel or "//" in prefix:
         raise BadRequest(f"{_shown(url)} names no barrel.", hint=_HINT)
@@ -76,11 +84,12 @@ def parse_address(url: str) -> Address | StorePlace:
         kind="mqtt" if mqtt else "websocket",
         host=host,
         port=port or (_MQTT if mqtt else _WEBSOCKET)[scheme],
-        tls=scheme in ("mqtts", "wss", "https"),
+        tls=tls,
         barrel=check_barrel_name(unquote(barrel)),
         user=unquote(parts.username) if parts.username else None,
         password=unquote(parts.password) if parts.password else None,
         prefix=prefix,
+        files=files,
     )
 
 
@@ -91,13 +100,12 @@ def _prefix_and_barrel(path: str) -> tuple[str, str]:
 
 
 def _barrel_in(path: str) -> tuple[str, str]:
-    """The path before `/barrels`, and the barrel; or just the barrel, where the path has nothing else."""
+    """The path before the barrel, less `/barrels`, and the barrel."""
     levels = path.strip("/").split("/")
     if levels[-1] == "feed" and len(levels) > 2 and levels[-3] == "barrels":
         levels.pop()
-    if len(levels) > 1 and levels[-2] == "barrels":
-        return "".join("/" + level for level in levels[:-2]), levels[-1]
-    return "", "/".join(levels)
+    before = levels[:-2] if len(levels) > 1 and levels[-2] == "barrels" else levels[:-1]
+    return "".join("/" + level for level in before), levels[-1]
 
 
 def _store_place(url: str) -> StorePlace:

@@ -16,10 +16,11 @@ from paho.mqtt import client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from paho.mqtt.reasoncodes import ReasonCode
 
-from feeds.errors import SpileError, Unauthorized, Unavailable
+from feeds.errors import SpileError, Unauthorized
 from feeds.paths import encode_segment
-from listeners.errors import LinkLost, error_of
+from listeners.errors import LinkLost, Unreached, error_of
 from listeners.links.address import Address
+from listeners.links.tls import HINT, tls_words
 
 log = logging.getLogger("spile.listeners")
 
@@ -51,6 +52,17 @@ def _send_at_once(_client: paho.Client, _data: Any, wire: Any) -> None:
     wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
+class _Socket(ssl.SSLSocket):
+    """A connection that is closed where no TLS comes about; paho leaves it open."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
 def client_levels(address: Address, client_id: str) -> str:
     """The two levels that name the client in its topics."""
     return f"{encode_segment(address.user or 'anonymous')}/{encode_segment(client_id)}"
@@ -71,7 +83,7 @@ class MqttConnection:
         self._ready: asyncio.Future[None] = self._loop.create_future()
 
     async def connect(self) -> None:
-        """Connect and subscribe; every wait ends with the connection. Unavailable, Unauthorized, Forbidden."""
+        """Connect and subscribe; every wait ends with the connection. Unreached, Unauthorized, Forbidden."""
         client = self._client = paho.Client(
             CallbackAPIVersion.VERSION2,
             client_id=self._client_id,
@@ -82,7 +94,9 @@ class MqttConnection:
         if self._address.user is not None:
             client.username_pw_set(self._address.user, self._address.password)
         if self._address.tls:
-            client.tls_set_context(ssl.create_default_context())
+            context = self._address.files.context()
+            context.sslsocket_class = _Socket
+            client.tls_set_context(context)
         client.connect_timeout = _CONNECT_S_MAX
         client.on_socket_open = _send_at_once
         client.on_connect = self._on_connect
@@ -97,9 +111,10 @@ class MqttConnection:
                 client.loop_start()
                 await self._ready
         except (OSError, TimeoutError, ValueError) as fault:
-            raise Unavailable(
-                f"No MQTT broker answers at {at}: {fault or 'no answer in time'}.",
-                hint="Check the address, and that the service runs.",
+            wrong = tls_words(fault)
+            raise Unreached(
+                f"No MQTT broker answers at {at}: {wrong or fault or 'no answer in time'}.",
+                hint=HINT if at.tls else "Check the address, and that the service runs.",
             ) from None
 
     def publish(self, topic: str, payload: bytes) -> int:
@@ -133,7 +148,7 @@ class MqttConnection:
 
     def _on_connect(self, client: paho.Client, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         if reason.is_failure:
-            error: SpileError = Unavailable(f"{self._address} refuses the connection: {reason}.")
+            error: SpileError = Unreached(f"{self._address} refuses the connection: {reason}.")
             if str(reason) in _DENIED:
                 error = Unauthorized(f"{self._address} does not let this user in: {reason}.")
             self._tell(self._failed, error)
@@ -171,6 +186,8 @@ class MqttConnection:
 
     def _failed(self, error: SpileError) -> None:
         if not self._ready.done():
+            if self._address.tls and isinstance(error, LinkLost):
+                error.hint = HINT
             self._ready.set_exception(error)
         elif self._hears is not None:
             self._hears.lost(error)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import ssl
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
-from feeds.errors import BadRequest, SpileError, Unavailable
-from listeners.errors import LinkLost, error_of
+from feeds.errors import BadRequest, SpileError
+from listeners.errors import LinkLost, Unreached, error_of
 from listeners.following import Events
 from listeners.links.address import Address
+from listeners.links.tls import HINT, tls_words
 
 # An array has 64 KiB, unless one document alone is larger; documents have 8 MiB where nobody raised the limit.
 _MESSAGE_BYTES_MAX = 256 << 20
@@ -57,7 +57,7 @@ class WebSocketLink:
             self._socket = await Dialing(
                 self.address,
                 additional_headers=self._headers(),
-                ssl=ssl.create_default_context() if self._address.tls else None,
+                ssl=self._address.files.context() if self._address.tls else None,
                 compression=None,
                 max_size=_MESSAGE_BYTES_MAX,
                 open_timeout=_CONNECT_S_MAX,
@@ -66,9 +66,10 @@ class WebSocketLink:
         except InvalidStatus as fault:
             raise self._refused(fault) from None
         except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as fault:
-            raise Unavailable(
-                f"No service answers at {self.address}: {fault or 'no answer in time'}.",
-                hint="Check the address, and that the service runs.",
+            wrong = tls_words(fault)
+            raise Unreached(
+                f"No service answers at {self.address}: {wrong or fault or 'no answer in time'}.",
+                hint=HINT if self._address.tls else "Check the address, and that the service runs.",
             ) from None
         self._reader = asyncio.create_task(self._read(self._socket, events), name="spile websocket link")
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from feeds.errors import SpileError
 from feeds.rows import Row
-from listeners.replication.batches import Batches
+from listeners.replication.batches import Batches, sent
 from listeners.replication.peer import Fetched, Peer
 from listeners.replication.progress import Progress
 from listeners.replication.retrying import Patience, persistently
@@ -41,8 +41,7 @@ async def brought(source: Peer, target: Peer, id: str, rev: str, progress: Progr
 
 async def written(target: Peer, doc: Fetched, progress: Progress) -> tuple[str, str] | None:
     """Write one small revision without asking whether it is there: sending it costs less."""
-    progress.fetched += 1
-    (outcome,) = await persistent(lambda: target.write([doc], {}))
+    (outcome,) = await persistent(lambda: sent(target, [doc], {}, progress))
     if isinstance(outcome, SpileError):
         if outcome.retryable:
             raise outcome

@@ -135,7 +135,7 @@ class Passing:
 
     def _fail(self, move: Move, error: SpileError) -> None:
         progress = self._progress.get(move.peer)
-        was_sent = not move.beyond and progress is not None and progress.fetched > 0
+        was_sent = not move.beyond and progress is not None and progress.sent > 0
         unknown = was_sent and isinstance(error, (Timeout, Unavailable)) and not isinstance(error, StorageFull)
         step = "pass_on" if move.beyond else "write"
         self._failed.append(Miss(move.peer, step, error.code, error.reason, unknown))

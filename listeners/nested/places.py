@@ -1,6 +1,6 @@
 """Where a named peer is, read from a setting: an address with credentials that are never shown.
 
-Pure. `NAME=URL`, where a URL that ends with `/` or has no path means the barrel of the same name there.
+Pure. `NAME=URL`, where a URL whose path ends with `/`, or that has none, means the barrel of the same name there.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ class PeerPlace:
 
     def at(self, barrel: str) -> str:
         """The address of its barrel for a barrel of this name here. It may hold a password."""
-        return self.url + quote(barrel, safe="") if self.url.endswith("/") else self.url
+        parts = urlsplit(self.url)
+        if not parts.path.endswith("/"):
+            return self.url
+        return parts._replace(path=parts.path + quote(barrel, safe="")).geturl()
 
     def __str__(self) -> str:
         parts = urlsplit(self.url)

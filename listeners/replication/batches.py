@@ -11,15 +11,20 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from feeds.errors import BadRequest, Forbidden, MissingStub, NotFound, SpileError, TooLarge, Unauthorized
 from feeds.rows import Row
+from listeners.errors import Unreached
+from listeners.replication.ancestry import beside_held
+from listeners.replication.comparing import compared
 from listeners.replication.errors import BadPeer, Unfit
 from listeners.replication.knowing import Known
-from listeners.replication.peer import BATCH_ROWS, Blob, Fetched, Peer, Wanted
+from listeners.replication.peer import BATCH_ROWS, Blob, Fetched, Handles, Peer, Wanted
 from listeners.replication.progress import Progress
 from listeners.replication.retrying import Attempt
 from listeners.replication.verifying import check_revisions, of_row
 
 FETCH_BYTES = 2 << 20
 """What is fetched, and written, together: documents of 8 MiB and of 200 bytes take the same memory."""
+CONTENTS_BYTES = 64 << 20
+"""Of contents that documents written together have: until then the target keeps them by themselves."""
 
 DIRECT_MAX = 20
 """Rows of a batch that is written without comparing first: of so few, asking costs more than sending in vain."""
@@ -61,7 +66,7 @@ class Batches:
         if len(rows) <= DIRECT_MAX and sum(map(len, asked.values())) == len(ready):
             await self._write_at_once(list(ready.values()))
             return
-        missing = await self._try(lambda: self._target.revs_diff(asked))
+        missing = await compared(self._target, asked, self._try, self._progress.refuse)
         at_hand: list[Fetched] = []
         wanted: list[Wanted] = []
         for id, (revs, ancestors) in missing.items():
@@ -85,9 +90,8 @@ class Batches:
     async def _write_at_once(self, docs: Sequence[Fetched]) -> None:
         """Write what is at hand without asking for it: a few documents, which mostly are new."""
         self._progress.fetched += len(docs)
-        before = self._progress.written
-        await self._write(docs)
-        self._progress.missing += self._progress.written - before
+        new = await self._write(docs)
+        self._progress.missing += new
 
     # -- fetching
 
@@ -110,7 +114,7 @@ class Batches:
         whole: list[Fetched] = []
         for asked, told in zip(wanted, found, strict=True):
             if isinstance(told, Fetched):
-                whole.append(told)
+                whole.append(beside_held(told, asked.known))
             elif isinstance(told, NotFound):
                 self._progress.gone += is_counted  # superseded or purged meanwhile: a later change tells
             else:
@@ -124,24 +128,23 @@ class Batches:
 
     # -- writing
 
-    async def _write(self, docs: Sequence[Fetched]) -> None:
-        for part in _parts(docs):
-            await self._write_part(*await self._send_blobs(part))
+    async def _write(self, docs: Sequence[Fetched], again: bool = True) -> int:
+        """Write these in parts, their contents first; how many were new."""
+        return sum([await self._write_part(*await self._send_blobs(part), again) for part in _parts(docs)])
 
-    async def _write_part(self, docs: Sequence[Fetched], handles: dict[str, str], again: bool = True) -> None:
+    async def _write_part(self, docs: Sequence[Fetched], handles: dict[str, str], again: bool) -> int:
         if not docs:
-            return
+            return 0
         try:
             outcomes = await self._try(lambda: self._written(docs, handles))
         except (TooLarge, BadRequest) as error:
             # Told of all of them together: one by one only those are refused that are to blame.
             if len(docs) == 1:
                 self._progress.refuse(docs[0].id, docs[0].rev, error)
-                return
+                return 0
             half = len(docs) // 2
-            await self._write_part(docs[:half], handles, again)
-            await self._write_part(docs[half:], handles, again)
-            return
+            first = await self._write_part(docs[:half], handles, again)
+            return first + await self._write_part(docs[half:], handles, again)
         lost: list[Fetched] = []
         good = size = 0
         for doc, refusal in zip(docs, outcomes, strict=True):
@@ -150,18 +153,20 @@ class Batches:
                 size += len(doc.json) * refusal
                 # From now on a document has them: what a handle stands for is kept for a while only.
                 self._known.are_held(blob.digest for blob in doc.blobs)
-            elif isinstance(refusal, (MissingStub, NotFound)) and again and doc.blobs:
+            elif again and (isinstance(refusal, MissingStub) or (isinstance(refusal, NotFound) and doc.blobs)):
                 lost.append(doc)
             else:
                 self._progress.refuse(doc.id, doc.rev, refusal)
         self._progress.wrote(good, size)
         if lost:  # what was known to be there was given up meanwhile
-            self._known.forget(blob.digest for doc in lost for blob in doc.blobs)
-            await self._write_part(*await self._send_blobs(lost), again=False)
+            whole = await self._fetch([Wanted(doc.id, doc.rev) for doc in lost])
+            self._known.forget(blob.digest for doc in whole for blob in doc.blobs)
+            good += await self._write(whole, again=False)
+        return good
 
     async def _written(self, docs: Sequence[Fetched], handles: dict[str, str]) -> list[bool | SpileError]:
         """The outcomes of a write; raises where one cannot be told yet, as then all is to be sent again."""
-        outcomes = await self._target.write(docs, handles)
+        outcomes = await sent(self._target, docs, handles, self._progress)
         for refusal in outcomes:
             if isinstance(refusal, SpileError) and refusal.retryable:
                 raise refusal
@@ -190,6 +195,9 @@ class Batches:
             except SpileError as error:
                 if error.retryable or isinstance(error, (Unauthorized, Forbidden, BadPeer)):
                     raise
+                if isinstance(error, NotFound):  # a content, unless it is a barrel
+                    await self._try(self._target.identity)
+                    await self._try(self._source.identity)
                 refused[digest] = error
 
         async with asyncio.TaskGroup() as group:
@@ -230,14 +238,31 @@ class Batches:
         return handle
 
 
+async def sent(
+    target: Peer, docs: Sequence[Fetched], handles: Handles, progress: Progress
+) -> list[bool | SpileError]:
+    """The outcomes of a write; that it was asked for is counted, since it may be done though no answer comes."""
+    progress.sent += len(docs)
+    try:
+        return await target.write(docs, handles)
+    except Unreached:
+        progress.sent -= len(docs)
+        raise
+
+
 def _parts(docs: Sequence[Fetched]) -> list[list[Fetched]]:
     """The documents in parts that are written together."""
     parts: list[list[Fetched]] = []
-    size = 0
+    size = contents = 0
     for doc in docs:
-        if not parts or size + len(doc.json) > FETCH_BYTES:
+        if not parts or size + len(doc.json) > FETCH_BYTES or contents + _contents(doc) > CONTENTS_BYTES:
             parts.append([])
-            size = 0
+            size = contents = 0
         parts[-1].append(doc)
         size += len(doc.json)
+        contents += _contents(doc)
     return parts
+
+
+def _contents(doc: Fetched) -> int:
+    return sum(blob.length for blob in doc.blobs)

@@ -31,6 +31,7 @@ from listeners.replication.peer import (
     Identity,
     Page,
     Read,
+    Refusals,
     Told,
     Wanted,
 )
@@ -194,9 +195,11 @@ class LocalPeer:
                 given[name] = replace(each, content=self._store.blobs.find(each.sha256).content)
         return replace(write, attachments=given)
 
-    async def purge(self, revs: Mapping[str, Sequence[str]]) -> None:
+    async def purge(self, revs: Mapping[str, Sequence[str]]) -> Refusals:
         barrel = await self._do(self._barrel)
-        await asyncio.wrap_future(barrel.submit([Write.purge(id, tuple(each)) for id, each in revs.items()]))
+        writes = [Write.purge(id, tuple(each)) for id, each in revs.items()]
+        done: list[Outcome] = await asyncio.wrap_future(barrel.submit(writes))
+        return {id: told for id, told in zip(revs, done, strict=True) if isinstance(told, SpileError)}
 
     async def checkpoint(self, id: str) -> Checkpoint | None:
         try:

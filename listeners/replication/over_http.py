@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -17,19 +18,43 @@ from feeds.errors import BadRequest, Conflict, Exists, NotFound, SpileError, Una
 from listeners.backoff import Backoff
 from listeners.links.address import Address, parse_address
 from listeners.links.websocket import WebSocketLink
-from listeners.replication.answers import Diff, Outcomes, ReadMany, fetched, outcome, parts, whole, with_uploads
+from listeners.replication.answers import (
+    Diff,
+    Outcomes,
+    ReadMany,
+    fetched,
+    outcome,
+    parts,
+    refusals,
+    whole,
+    with_uploads,
+)
 from listeners.replication.checkpoints import Checkpoint, read_checkpoint
 from listeners.replication.errors import BadPeer, Unfit
 from listeners.replication.filters import Filter
 from listeners.replication.local import NOT_THERE, behind_of
-from listeners.replication.peer import Blob, Differences, Fetched, Handles, Identity, Page, Read, Told, Wanted
+from listeners.replication.peer import (
+    Blob,
+    Differences,
+    Fetched,
+    Handles,
+    Identity,
+    Page,
+    Read,
+    Refusals,
+    Told,
+    Wanted,
+)
 from listeners.replication.requests import Requests, segment
 from listeners.replication.streamed import asked_stream, streamed_pages
+
+log = logging.getLogger("spile.replication")
 
 PART_BYTES = 2 << 20  # of a content on its way: held in memory, and sent again where the link broke
 _ASKED_AT_ONCE = 8
 _RESUMES_MAX = 5  # of one content without getting any further
-_BUSY_S = (0.2, 5.0)  # waits for a target that is busy with the same content
+_RESTS_S = (0.2, 5.0)  # waits of a content that does not get any further, and for a target that is busy with it
+_DAMAGED_MAX = 2  # times that a part is sent again which did not arrive as it was sent
 _BROKEN_MAX = 100  # uploads that may be gone on with; of older ones the target forgets what came
 
 _encode = msgspec.json.Encoder().encode
@@ -81,11 +106,16 @@ class HttpPeer:
         return self._requests.base + self._place
 
     async def identity(self) -> Identity:
+        store = await self.store()
+        info = await self._info()
+        return Identity(store, info.name, info.epoch, info.seq == 0, info.settings.replicate_expiry)
+
+    async def store(self) -> str:
+        """Which store answers there; BadPeer where that is no Spile."""
         welcome = await self._requests.json("GET", "/", _Welcome)
         if welcome.service != "spile":
             raise BadPeer(f"{self._requests.base} is {welcome.service[:80]!r}, not a Spile")
-        info = await self._info()
-        return Identity(welcome.store, info.name, info.epoch, info.seq == 0, info.settings.replicate_expiry)
+        return welcome.store
 
     async def _info(self) -> _Info:
         info = await self._requests.json("GET", self._place, _Info)
@@ -142,7 +172,7 @@ class HttpPeer:
     async def read_blob(self, blob: Blob, offset: int = 0) -> AsyncGenerator[bytes, None]:
         """A link that breaks is made again, and the rest asked for."""
         path = f"{self._place}/blobs/{segment(blob.digest)}"
-        tries = 0
+        tries, rests = 0, Backoff(*_RESTS_S)
         while offset < blob.length:
             headers = {"Range": f"bytes={offset}-"} if offset else {}
             try:
@@ -154,11 +184,13 @@ class HttpPeer:
                             yield piece
                             offset += len(piece)
                             tries = 0
+                            rests.reset()
                 return
             except SpileError as error:
                 tries += 1
                 if not error.retryable or tries > _RESUMES_MAX:
                     raise
+                await asyncio.sleep(rests.next())
 
     async def write_blob(self, blob: Blob, read: Read) -> str:
         """An upload, in parts; what is there already of one that broke off is not sent again."""
@@ -170,11 +202,7 @@ class HttpPeer:
             "Repr-Digest": f"sha-256=:{b64encode(bytes.fromhex(sha256)).decode()}:",
         }
         if blob.length <= PART_BYTES:
-            headers |= {"Upload-Complete": "?1", "Content-Type": "application/octet-stream"}
-            content = await whole(read, blob)
-            return (
-                await self._requests.json("POST", f"{self._place}/uploads", _Upload, content, headers=headers)
-            ).upload
+            return await self._send_whole(blob, await whole(read, blob), sha256, headers)
         upload = self._broken.pop(blob.digest, None)  # so that nobody else goes on with it meanwhile
         try:
             begun = None if upload is None else await self._stands(upload)
@@ -186,12 +214,26 @@ class HttpPeer:
             if error.retryable:
                 self._broke_off(blob, upload)
             elif upload is not None:
-                await self._requests.send("DELETE", self._upload(upload))
+                await self._give_up(upload, blob)
             raise
         except asyncio.CancelledError:
             self._broke_off(blob, upload)
             raise
         return upload
+
+    async def _send_whole(self, blob: Blob, content: bytes, sha256: str, headers: dict[str, str]) -> str:
+        if len(content) != blob.length or hashlib.sha256(content).hexdigest() != sha256:
+            raise Unfit(f"What the source gave for {blob.digest} are other bytes")
+        headers = headers | {"Upload-Complete": "?1", "Content-Type": "application/octet-stream"}
+        for left in reversed(range(_DAMAGED_MAX + 1)):
+            try:
+                told = await self._requests.json("POST", f"{self._place}/uploads", _Upload, content, headers=headers)
+            except BadRequest:  # the target got other bytes than were sent
+                if not left:
+                    raise
+            else:
+                break
+        return told.upload
 
     def _broke_off(self, blob: Blob, upload: str | None) -> None:
         """Whoever sends this content the next time goes on with this upload."""
@@ -199,6 +241,15 @@ class HttpPeer:
             self._broken[blob.digest] = upload
             if len(self._broken) > _BROKEN_MAX:
                 del self._broken[next(iter(self._broken))]
+
+    async def _give_up(self, upload: str, blob: Blob) -> None:
+        """Let the target forget what has come; it does so by itself, but later."""
+        try:
+            await self._requests.send("DELETE", self._upload(upload))
+        except NotFound:
+            return  # it has done so already
+        except SpileError as error:
+            log.info("%s may keep a part of %s for a while: %s", self.name, blob.digest, error.reason)
 
     def _upload(self, upload: str) -> str:
         return f"{self._place}/uploads/{segment(upload)}"
@@ -213,8 +264,9 @@ class HttpPeer:
         return _Upload(upload, int(answer.headers.get("upload-offset", "0")), complete)
 
     async def _send_parts(self, begun: _Upload, blob: Blob, read: Read) -> None:
-        place, offset, complete, tries = self._upload(begun.upload), begun.size, begun.complete, 0
-        busy = Backoff(*_BUSY_S)
+        place, offset, complete = self._upload(begun.upload), begun.size, begun.complete
+        tries = damaged = 0
+        rests = Backoff(*_RESTS_S)
         while not complete:
             try:
                 async with aclosing(parts(read, offset, blob.length, PART_BYTES)) as pieces:
@@ -229,21 +281,23 @@ class HttpPeer:
                             told = await self._requests.json("PATCH", place, _Upload, part, headers=headers)
                         except NotFound as gone:
                             raise Unavailable(gone.reason) from None  # it was given up: it is begun anew
-                        offset, complete, tries = told.size, told.complete, 0
+                        offset, complete, tries, damaged = told.size, told.complete, 0, 0
+                        rests.reset()
                 if not complete:
                     raise Unfit(f"The source gave {offset} of the {blob.length} bytes of {blob.digest}")
             except SpileError as error:
                 tries += 1
-                if isinstance(error, Conflict):
-                    # The target still has to do with a part of which the answer was lost, or stands elsewhere.
-                    if tries > _RESUMES_MAX:
-                        raise Unavailable(error.reason) from None
-                    await asyncio.sleep(busy.next())
-                elif not error.retryable or tries > _RESUMES_MAX:
+                damaged += isinstance(error, BadRequest)
+                # With a Conflict the target still has to do with a part of which the answer was lost, or stands
+                # elsewhere; with a BadRequest a part did not arrive as it was sent, or all of it is something else.
+                if not (error.retryable or isinstance(error, (Conflict, BadRequest))) or damaged > _DAMAGED_MAX:
                     raise
+                if tries > _RESUMES_MAX:
+                    raise error if error.retryable else Unavailable(error.reason) from None
+                await asyncio.sleep(rests.next())
                 stands = await self._stands(begun.upload)
-                if stands is None:
-                    raise Unavailable(error.reason) from None
+                if stands is None:  # given up there: whatever it was, it is not gone on with
+                    raise error if isinstance(error, BadRequest) else Unavailable(error.reason) from None
                 offset, complete = stands.size, stands.complete
 
     async def write(self, docs: Sequence[Fetched], handles: Handles) -> list[bool | SpileError]:
@@ -254,8 +308,9 @@ class HttpPeer:
             raise BadPeer(f"{self.name} was sent {len(docs)} documents, and answers for {len(answer.results)}")
         return [outcome(told) for told in answer.results]
 
-    async def purge(self, revs: Mapping[str, Sequence[str]]) -> None:
-        await self._requests.json("POST", f"{self._place}/docs/_purge", Outcomes, _encode(revs))
+    async def purge(self, revs: Mapping[str, Sequence[str]]) -> Refusals:
+        answer = await self._requests.json("POST", f"{self._place}/docs/_purge", Outcomes, _encode(revs))
+        return refusals(revs, answer.results, self.name)
 
     async def checkpoint(self, id: str) -> Checkpoint | None:
         try:

@@ -16,24 +16,34 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from feeds.errors import BadRequest, Exists, NotFound, SpileError, TooLarge
+from feeds.errors import BadRequest, Exists, Forbidden, NotFound, SpileError, TooLarge, Unauthorized
 from listeners.links.address import Address, parse_address
 from listeners.links.mqtt import MqttLink
-from listeners.replication.answers import Diff, Outcome, Outcomes, ReadMany, fetched, outcome, with_uploads
+from listeners.replication.answers import Diff, Outcome, Outcomes, ReadMany, fetched, outcome, refusals, with_uploads
 from listeners.replication.checkpoints import Checkpoint, read_checkpoint
 from listeners.replication.errors import BadPeer, Unfit
 from listeners.replication.filters import Filter
 from listeners.replication.local import NOT_THERE, behind_of
 from listeners.replication.over_mqtt_blobs import Broken, blob_read, blob_written
 from listeners.replication.over_mqtt_calls import TIMES, Calls, CallTimes
-from listeners.replication.packets import PACKET_BYTES, data_bytes, packets
-from listeners.replication.peer import Blob, Differences, Fetched, Handles, Identity, Page, Read, Told, Wanted
+from listeners.replication.packets import DIGESTS_MAX, PACKET_BYTES, data_bytes, packets
+from listeners.replication.peer import (
+    Blob,
+    Differences,
+    Fetched,
+    Handles,
+    Identity,
+    Page,
+    Read,
+    Refusals,
+    Told,
+    Wanted,
+)
 from listeners.replication.streamed import asked_stream, streamed_pages
 from listeners.replication.verifying import verified_or_not
 
 T = TypeVar("T")
 
-_DIGESTS_TOGETHER = 1_000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -129,20 +139,12 @@ class MqttPeer:
         if not asked:
             return {}
         body = _encode(asked)
-        if len(body) <= self._packet_bytes or len(asked) == 1:
-            try:
-                found = await self._calls.ask("revs_diff", body, dict[str, Diff])
-            except TooLarge:
-                if len(asked) == 1:
-                    raise
-            else:
-                return {id: (told.missing, told.possible_ancestors) for id, told in found.items()}
-        ids = list(asked)
-        half = len(ids) // 2
-        one, other = await _together(
-            [self.revs_diff({id: asked[id] for id in part}) for part in (ids[:half], ids[half:])]
-        )
-        return {**one, **other}
+        if len(body) > self._packet_bytes:
+            raise TooLarge(
+                f"The question has {len(body)} bytes; a message to {self.name} takes {self._packet_bytes}."
+            )
+        found = await self._calls.ask("revs_diff", body, dict[str, Diff])
+        return {id: (told.missing, told.possible_ancestors) for id, told in found.items()}
 
     # -- reading
 
@@ -183,10 +185,13 @@ class MqttPeer:
         return await self._calls.ask("body", _encode(asked), _Range)
 
     async def missing_blobs(self, digests: Sequence[str]) -> set[str]:
+        asked = [_encode(digest) for digest in digests]
         missing: set[str] = set()
-        for begin in range(0, len(digests), _DIGESTS_TOGETHER):
-            asked = _encode({"digests": digests[begin : begin + _DIGESTS_TOGETHER]})
-            missing.update((await self._calls.ask("blobs_diff", asked, _Missing)).missing)
+        at = 0
+        for count in packets(asked, self._packet_bytes, DIGESTS_MAX):
+            body = b'{"digests":[%b]}' % b",".join(asked[at : at + count])
+            missing.update((await self._calls.ask("blobs_diff", body, _Missing)).missing)
+            at += count
         return missing
 
     async def read_blob(self, blob: Blob, offset: int = 0) -> AsyncGenerator[bytes, None]:
@@ -233,7 +238,7 @@ class MqttPeer:
             async with self._large:
                 told = await _together([part(offset) for offset in range(0, len(text), size)])
         except SpileError as error:
-            if error.retryable or isinstance(error, (NotFound, BadPeer)):
+            if error.retryable or isinstance(error, (NotFound, Unauthorized, Forbidden, BadPeer)):
                 raise
             return [error]
         done = [outcome(each) for each in told if each.id is not None]
@@ -241,12 +246,15 @@ class MqttPeer:
             raise BadPeer(f"{self.name} was sent all of {id!r:.80}, and does not say that it has it")
         return done[:1]
 
-    async def purge(self, revs: Mapping[str, Sequence[str]]) -> None:
-        asked = [_encode(id) + b":" + _encode(each) for id, each in revs.items()]
+    async def purge(self, revs: Mapping[str, Sequence[str]]) -> Refusals:
+        ids, asked = list(revs), [_encode(id) + b":" + _encode(each) for id, each in revs.items()]
+        refused: dict[str, SpileError] = {}
         at = 0
         for count in packets(asked, self._packet_bytes):
-            await self._calls.ask("purge", b"{%b}" % b",".join(asked[at : at + count]), Outcomes)
-            at += count
+            part, at = slice(at, at + count), at + count
+            told = await self._calls.ask("purge", b"{%b}" % b",".join(asked[part]), Outcomes)
+            refused |= refusals(ids[part], told.results, self.name)
+        return refused
 
     # -- checkpoints
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from feeds.attachments.given import read_digest
-from feeds.errors import BadRequest, Conflict, SpileError
+from feeds.errors import BadRequest, Conflict, NotFound, SpileError, Unavailable
 from listeners.backoff import Backoff
 from listeners.replication.answers import parts, whole
 from listeners.replication.errors import BadPeer, Unfit
@@ -120,6 +120,10 @@ async def blob_written(calls: Calls, blob: Blob, read: Read, part_bytes: int, br
     sending = _Sending(calls, blob, read, part_bytes, broken.take(blob.digest))
     try:
         return await sending.run()
+    except NotFound as gone:
+        if sending.reached.id is None:
+            raise
+        raise Unavailable(gone.reason) from None  # it was given up: it is begun anew
     except SpileError as error:
         if error.retryable:
             broken.keep(blob.digest, sending.reached)

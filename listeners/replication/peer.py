@@ -79,6 +79,8 @@ class Fetched:
 
 Differences: TypeAlias = Mapping[str, tuple[Sequence[str], Sequence[str]]]
 """By document: the revisions that are missing, and those here that they may descend from."""
+Refusals: TypeAlias = Mapping[str, SpileError]
+"""By document, why something was not done to it; what was done to the others is not told."""
 Read: TypeAlias = Callable[[int], AsyncGenerator[bytes, None]]
 """The bytes of a content from an offset on."""
 Told: TypeAlias = Callable[[SpileError | None], None]
@@ -123,7 +125,10 @@ class Peer(Protocol):
         ...
 
     async def revs_diff(self, asked: Mapping[str, Sequence[str]]) -> Differences:
-        """Which of these revisions are not here; documents of which all are here are left out."""
+        """Which of these revisions are not here; documents of which all are here are left out.
+
+        TooLarge where that is too much for one question; see `comparing`.
+        """
         ...
 
     async def fetch(self, wanted: Sequence[Wanted]) -> list[Fetched | SpileError]:
@@ -149,8 +154,12 @@ class Peer(Protocol):
         """
         ...
 
-    async def purge(self, revs: Mapping[str, Sequence[str]]) -> None:
-        """Remove the branches that end in these leaves, here alone."""
+    async def purge(self, revs: Mapping[str, Sequence[str]]) -> Refusals:
+        """Remove the branches that end in these leaves, here alone; what refused it, by document.
+
+        NotFound stands for a document that is not here (any more), Conflict for one of which a named revision is no
+        leaf (any more): nothing of that one was removed.
+        """
         ...
 
     async def checkpoint(self, id: str) -> Checkpoint | None:

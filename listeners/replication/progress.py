@@ -39,12 +39,16 @@ class Progress:
     missing: int = 0
     """Revisions that the target did not have."""
     fetched: int = 0
+    sent: int = 0
+    """Revisions that the target was asked to write, whatever came of it; not those for which it was not reached."""
     written: int = 0
     refused: int = 0
     gone: int = 0
     """Revisions that were not at the source any more when they were fetched."""
     left: int = 0
     """Documents that left the filter."""
+    purged: int = 0
+    """Of these, such as were purged at the target."""
     bytes: int = 0
     """Of documents written."""
     blobs: int = 0
@@ -58,6 +62,10 @@ class Progress:
     code: str | None = None
     since: float = 0.0
     """When it came into its state."""
+    session: str | None = None
+    """The newest session."""
+    began: str | None = None
+    """The position at which it began; None at the first change."""
     position: str | None = None
     """Up to where everything is at the target."""
     refusals: deque[Refusal] = field(default_factory=lambda: deque(maxlen=REFUSALS_MAX))
@@ -108,6 +116,8 @@ class Progress:
             "error": self.code,
             **{name: getattr(self, name) for name in _COUNTS},
             "rate": round(self.rate, 1),
+            "session": self.session,
+            "began": self.began,
             "position": self.position,
             "refusals": [
                 {"id": each.id, "rev": each.rev, "error": each.error, "reason": each.reason} for each in self.refusals
@@ -116,7 +126,7 @@ class Progress:
 
 
 _COUNTS = (
-    *("read", "missing", "fetched", "written", "refused", "gone", "left", "bytes", "blobs", "blob_bytes"),
+    *("read", "missing", "fetched", "written", "refused", "gone", "left", "purged", "bytes", "blobs", "blob_bytes"),
     *("retries", "checkpoints", "behind", "caught_up"),
 )
 

@@ -71,7 +71,8 @@ class Session:
         self._checkpoints = {"source": at_source, "target": at_target}
         since = resume_at(at_source, at_target, target.epoch)
         self._prefix = Prefix(since)
-        self._saved = self._progress.position = since
+        self._saved = self._progress.position = self._progress.began = since
+        self._progress.session = self._session_id
         self._progress.caught_up = False
         self._progress.become("running")
         try:
@@ -152,7 +153,7 @@ class Session:
         if self._options.leaves == "ignore":
             return
         if self._options.leaves == "purge":
-            await purge_left(rows, self._source, self._target, self._try)
+            await purge_left(rows, self._source, self._target, self._try, self._progress)
         if self._options.on_leave is not None:
             for row in rows:
                 self._options.on_leave(row)

@@ -17,11 +17,11 @@ from requests_tools import serving as over_embedded
 from broker.serve import serving as over_external
 from broker.settings import load_settings
 from feeds import Barrel, SpileError, Store
-from listeners.replication import HttpPeer, LocalPeer, MqttPeer, Options, Page, Patience, Peer, Replicator
+from listeners.replication import CouchPeer, HttpPeer, LocalPeer, MqttPeer, Options, Page, Patience, Peer, Replicator
 from listeners.replication.filters import EVERYTHING, Filter
 
 KINDS = ("local", "http", "mqtt")
-"""What needs no other program; `mqtt` is over the embedded broker."""
+"""Spiles that need no other program; `mqtt` is over the embedded broker."""
 ALL_KINDS = (*KINDS, *BROKERS)
 QUICK = Patience(attempts=4, first_s=0.01, max_s=0.05)
 
@@ -55,6 +55,11 @@ async def _over_http(_kind: str, folder: Path, name: str, stack: AsyncExitStack)
     return HttpPeer(f"{service.url}/{name}"), service.store
 
 
+async def _over_couch(_kind: str, folder: Path, name: str, stack: AsyncExitStack) -> tuple[Peer, Store]:
+    service = await stack.enter_async_context(served(folder))
+    return CouchPeer(f"{service.url}/couch/{name}"), service.store
+
+
 async def _over_mqtt(_kind: str, folder: Path, name: str, stack: AsyncExitStack) -> tuple[Peer, Store]:
     service = await stack.enter_async_context(over_embedded(folder))
     service.store.drop(service.barrel.name)
@@ -70,7 +75,7 @@ async def _over_broker(kind: str, folder: Path, name: str, stack: AsyncExitStack
     return MqttPeer(f"{process.url}/{name}"), service.store
 
 
-_MADE = {"local": _local, "http": _over_http, "mqtt": _over_mqtt}
+_MADE = {"local": _local, "http": _over_http, "couch": _over_couch, "mqtt": _over_mqtt}
 
 
 async def pages(

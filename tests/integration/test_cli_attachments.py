@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from attachment_tools import damage, digest
 from cli_tools import TIMEOUT_S, Service, begun, on_terminal, spile, spile_process
+from ports import free_port
 from proxy import Proxy
 
+from broker.cli import attachments_http
 from broker.cli.files import Outgoing, opened, written
 from feeds import Store
-from feeds.errors import BadChecksum, BadRequest
+from feeds.errors import BadChecksum, BadRequest, Overloaded, SpileError
+from listeners.errors import Unreached
 
 LARGE = os.urandom(1 << 20) * 40
 
@@ -125,10 +129,47 @@ def test_a_folder_that_is_not_there_is_refused(at: tuple[str, str], tmp_path: Pa
     assert refused.code == 1 and "cannot be written" in refused.err
 
 
-def test_nobody_there_is_told_as_such(tmp_path: Path) -> None:
-    fetched = spile("fetch", "geo", "d", "a", "-o", str(tmp_path / "out"), "--url", "http://127.0.0.1:9")
-    assert fetched.code == 3
-    assert list(tmp_path.iterdir()) == []
+def test_nobody_there_is_told_as_such_after_a_short_while(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert attachments_http.FIRST_S == 10
+    monkeypatch.setattr(attachments_http, "FIRST_S", 0.5)
+    nobody = ("--url", f"http://127.0.0.1:{free_port()}")
+    fetched = spile("fetch", "geo", "d", "a", "-o", str(tmp_path / "out"), *nobody)
+    assert (fetched.code, list(tmp_path.iterdir())) == (3, [])
+    path = tmp_path / "file"
+    path.write_bytes(b"x")
+    assert spile("attach", "geo", "d", str(path), *nobody).code == 3
+
+
+@pytest.mark.parametrize("met", [None, Overloaded("Later")], ids=["an answer", "a refusal"])
+def test_a_service_that_was_met_is_waited_for_longer(met: SpileError | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attachments_http, "FIRST_S", 0.0)
+    link = attachments_http.HttpAttachments(Nowhere(), 60)
+    with pytest.raises(Unreached):
+        link.persist(answering(Unreached("Nobody there")))
+    assert link.persist(answering(*([] if met is None else [met]))) == "there"
+    assert link.persist(answering(Unreached("Away"), Unreached("Away"))) == "there"
+
+
+def answering(*errors: SpileError) -> Callable[[], str]:
+    """A call that fails with these first."""
+    left = list(errors)
+
+    def call() -> str:
+        if left:
+            raise left.pop(0)
+        return "there"
+
+    return call
+
+
+class Nowhere:
+    """What sends nothing."""
+
+    def send(self, *given: Any, **named: Any) -> Any:
+        raise Unreached
+
+    def streamed(self, *given: Any, **named: Any) -> Any:
+        raise Unreached
 
 
 @pytest.mark.parametrize("cut_at", [100, 6_000_000, 20_000_000])

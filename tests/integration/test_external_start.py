@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from brokers import Mosquitto
+from certificates import Certificates
 from cli_tools import spile_process
 from external_tools import QUICK, access, connected, scripted
 from mqtt_tools import packet
@@ -96,33 +96,6 @@ def _with_users(place: Path) -> Mosquitto:
 
 
 # TLS
-
-
-class Certificates:
-    """An authority, a broker's certificate for 127.0.0.1, and a client's; all made for this run."""
-
-    def __init__(self, place: Path) -> None:
-        if shutil.which("openssl") is None:
-            pytest.skip("openssl is not installed (Debian: openssl)")
-        self.place = place
-        self._openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem",
-                      "-days", "2", "-subj", "/CN=an authority of this test")  # fmt: skip
-        self.make("broker", "subjectAltName=IP:127.0.0.1")
-        self.make("client", "extendedKeyUsage=clientAuth")
-        self.make("elsewhere", "subjectAltName=DNS:elsewhere.example")
-
-    def make(self, name: str, extension: str) -> None:
-        (self.place / "extension").write_text(extension)
-        self._openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{name}.key", "-out", f"{name}.csr",
-                      "-subj", f"/CN={name}")  # fmt: skip
-        self._openssl("x509", "-req", "-in", f"{name}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial",
-                      "-days", "2", "-extfile", "extension", "-out", f"{name}.pem")  # fmt: skip
-
-    def _openssl(self, *arguments: str) -> None:
-        subprocess.run(["openssl", *arguments], cwd=self.place, check=True, capture_output=True)
-
-    def __getattr__(self, name: str) -> Path:
-        return self.place / name.replace("_", ".")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,8 @@ from nested_tools import failures, holders, town
 
 from broker.access import TokenAccess
 from feeds import Store
+from feeds.errors import Forbidden, SpileError, StorageFull, Timeout, Unavailable
+from listeners.errors import Unreached
 from listeners.nested import Neighbours, Nest, Reach
 from listeners.replication import LocalPeer
 
@@ -364,5 +366,56 @@ async def test_a_peer_that_knows_only_replication_is_written_to_and_goes_no_furt
         done = await nest.write("geo", {"_id": "FR"}, Reach(3))
         assert [holder.peer for holder in done.told.holders] == ["here", "two"]
         assert two.barrel("geo").get("FR").rev == done.written.rev
+        await nest.close()
+        await plain.close()
+
+
+class Hurt:
+    """A peer of which one call fails, with no word on what it has done; nothing else is asked of it."""
+
+    def __init__(self, peer: LocalPeer, call: str, error: SpileError, *, after: bool = False) -> None:
+        self._peer = peer
+        self._call = call
+        self._error = error
+        self._after = after
+
+    def __getattr__(self, name: str) -> Any:
+        call = getattr(self._peer, name)
+        if name != self._call:
+            return call
+
+        async def failing(*given: Any) -> Any:
+            if self._after:
+                await call(*given)
+            raise self._error
+
+        return failing
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "after", "unknown"),
+    [
+        ("identity", Unavailable("away"), False, False),
+        ("revs_diff", Timeout("silent"), False, False),
+        ("missing_blobs", Unavailable("away"), False, False),
+        ("write_blob", Timeout("silent"), False, False),
+        ("write", Unreached("nobody there"), False, False),
+        ("write", Forbidden("not you"), False, False),
+        ("write", StorageFull("full"), False, False),
+        ("write", Timeout("silent"), True, True),
+        ("write", Unavailable("the link is cut"), True, True),
+        ("write", Unavailable("the link is cut"), False, True),
+    ],
+)
+async def test_only_where_it_was_asked_to_write_and_gave_no_answer_it_may_have_it(
+    tmp_path: Path, call: str, error: SpileError, after: bool, unknown: bool
+) -> None:
+    with Store.open(tmp_path / "one") as one, Store.open(tmp_path / "two") as two:
+        one.create("geo").attach("FR", "flag", b"blue, white, red")
+        plain = LocalPeer(two, two.create("geo").name)
+        nest = Nest(one, Neighbours({"two": Hurt(plain, call, error, after=after)}))  # type: ignore[dict-item]
+        barrel = one.barrel("geo")
+        told = await nest.pass_on(barrel, "FR", barrel.get("FR").rev, Reach(2))
+        assert [(miss.peer, miss.error, miss.unknown) for miss in told.failed] == [("two", error.code, unknown)]
         await nest.close()
         await plain.close()

@@ -6,12 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from replication_tools import Subject, subject
 
-from feeds.errors import Conflict, SpileError, Unavailable
+from feeds.errors import BadRequest, Conflict, SpileError, Unavailable
+from listeners.backoff import Backoff
 from listeners.replication import HttpPeer, over_http
 from listeners.replication.over_http import PART_BYTES
 from listeners.replication.peer import Blob, Fetched
@@ -19,6 +20,11 @@ from listeners.replication.peer import Blob, Fetched
 CONTENT = bytes(range(256)) * (3 * PART_BYTES // 256)
 DIGEST = f"sha256-{sha256(CONTENT).hexdigest()}"
 BLOB = Blob("d", "1-a", "a", DIGEST, len(CONTENT))
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(over_http, "_RESTS_S", (0.01, 0.02))
 
 
 class Source:
@@ -135,7 +141,7 @@ async def test_while_the_target_is_busy_with_a_part_that_was_cut_off_it_is_waite
 
 
 async def test_a_target_that_stays_busy_is_asked_again_later_and_refuses_nothing(
-    target: Subject, monkeypatch: pytest.MonkeyPatch
+    target: Subject,
 ) -> None:
     source = Source(0)
     source.is_back()
@@ -147,7 +153,6 @@ async def test_a_target_that_stays_busy_is_asked_again_later_and_refuses_nothing
             raise Conflict("Another request goes on with the upload")
         return await requests(method, *given, **named)
 
-    monkeypatch.setattr(over_http, "_BUSY_S", (0.01, 0.02))
     target.peer._requests.json = json  # type: ignore[method-assign]
     with pytest.raises(Unavailable, match="Another request"):
         await target.peer.write_blob(BLOB, source.read)
@@ -173,3 +178,111 @@ async def test_where_it_stands_is_asked_again_when_that_could_not_be_told(target
         await target.peer.write_blob(BLOB, source.read)
     await target.peer.write_blob(BLOB, source.read)
     assert source.offsets == [PART_BYTES]
+
+
+# -- what is damaged on its way, or breaks off
+
+SMALL = CONTENT[:1000]
+SMALL_BLOB = Blob("d", "1-a", "a", f"sha256-{sha256(SMALL).hexdigest()}", len(SMALL))
+
+
+def damaging(peer: HttpPeer, often: int) -> list[str]:
+    """Change a byte of what is sent of contents, so often; what was sent."""
+    requests, sent = peer._requests.json, []
+
+    async def json(method: str, path: str, kind: Any, body: bytes | None = None, **named: Any) -> Any:
+        if "uploads" in path and body:
+            sent.append(f"{method} {named['headers'].get('Upload-Offset', '0')}")
+            if len(sent) <= often:
+                body = bytes([body[0] ^ 1]) + body[1:]
+        return await requests(method, path, kind, body, **named)
+
+    peer._requests.json = json  # type: ignore[method-assign]
+    return sent
+
+
+async def whole(offset: int) -> AsyncGenerator[bytes, None]:
+    yield CONTENT[offset:]
+
+
+async def small(offset: int) -> AsyncGenerator[bytes, None]:
+    yield SMALL[offset:]
+
+
+async def test_a_part_that_was_damaged_on_its_way_is_sent_again(target: Subject) -> None:
+    assert isinstance(target.peer, HttpPeer)
+    sent = damaging(target.peer, 2)
+    await takes(target, await target.peer.write_blob(BLOB, whole))
+    assert sent == ["PATCH 0"] * 3 + [f"PATCH {PART_BYTES}", f"PATCH {2 * PART_BYTES}"]
+
+
+async def test_a_small_content_that_was_damaged_on_its_way_is_sent_again(target: Subject) -> None:
+    assert isinstance(target.peer, HttpPeer)
+    sent = damaging(target.peer, 2)
+    assert await target.peer.write_blob(SMALL_BLOB, small)
+    assert sent == ["POST 0"] * 3
+
+
+@pytest.mark.parametrize(("blob", "read"), [(BLOB, whole), (SMALL_BLOB, small)], ids=["large", "small"])
+async def test_a_content_that_is_damaged_whenever_it_is_sent_is_refused(
+    target: Subject, blob: Blob, read: Any
+) -> None:
+    assert isinstance(target.peer, HttpPeer)
+    sent = damaging(target.peer, 1000)
+    with pytest.raises(BadRequest):
+        await target.peer.write_blob(blob, read)
+    assert len(sent) == 3
+
+
+async def test_a_content_of_other_bytes_is_not_sent_again_and_again(target: Subject) -> None:
+    assert isinstance(target.peer, HttpPeer)
+    sent = damaging(target.peer, 0)
+
+    async def other(offset: int) -> AsyncGenerator[bytes, None]:
+        yield bytes(len(CONTENT) - offset)
+
+    with pytest.raises(BadRequest):
+        await target.peer.write_blob(BLOB, other)
+    assert len(sent) == 3  # each part once
+
+
+class Noting(Backoff):
+    """Notes the waits, and waits for none of them."""
+
+    noted: ClassVar[list[float]] = []
+
+    def next(self) -> float:
+        self.noted.append(super().next())
+        return 0.0
+
+
+async def test_between_the_attempts_at_one_content_it_waits_longer_and_longer(
+    target: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(over_http, "_RESTS_S", (0.01, 10.0))
+    monkeypatch.setattr(over_http, "Backoff", Noting)
+    monkeypatch.setattr(Noting, "noted", [])
+
+    async def away(offset: int) -> AsyncGenerator[bytes, None]:
+        raise Unavailable("The source is away")
+        yield b""
+
+    with pytest.raises(Unavailable):
+        await target.peer.write_blob(BLOB, away)
+    sending = list(Noting.noted)
+    Noting.noted.clear()
+    assert isinstance(target.peer, HttpPeer)
+    target.peer._requests.streamed = lambda *given, **named: _Away()  # type: ignore[method-assign]
+    with pytest.raises(Unavailable):
+        [piece async for piece in target.peer.read_blob(Blob("d", "1-a", "a", DIGEST, 10))]
+    for waits in sending, Noting.noted:
+        assert len(waits) == 5
+        assert waits[0] >= 0.005 and waits[-1] > 4 * waits[0]
+
+
+class _Away:
+    async def __aenter__(self) -> None:
+        raise Unavailable("The target is away")
+
+    async def __aexit__(self, *error: object) -> None:
+        """Nothing was begun."""

@@ -29,7 +29,7 @@ from broker.access import TokenGate
 from broker.serve import serving as over_external
 from broker.settings import load_settings
 from feeds import Store
-from feeds.errors import BadRequest, Conflict, NotFound, SpileError, Timeout, Unauthorized, Unavailable
+from feeds.errors import BadRequest, Conflict, Forbidden, NotFound, SpileError, Timeout, Unauthorized, Unavailable
 from listeners.replication import (
     BadPeer,
     Fetched,
@@ -239,6 +239,32 @@ async def test_a_content_whose_sending_was_given_up_is_gone_on_with_the_next_tim
         await peer.close()
 
 
+async def test_a_content_that_is_forgotten_in_the_middle_is_begun_anew(tmp_path: Path) -> None:
+    data = random.Random(6).randbytes(2_000_000)
+    blob = blob_of(data)
+    async with over_embedded(tmp_path) as service:
+        peer = MqttPeer(f"mqtt://127.0.0.1:{service.broker.port}/geo")
+        offsets: list[int] = []
+
+        async def read(offset: int) -> AsyncGenerator[bytes, None]:
+            offsets.append(offset)
+            yield data[offset : offset + 1_000_000]
+            if len(offsets) == 1:
+                await eventually(lambda: service.requests.stats()["blob_uploads"] == 1)
+                service.store.writer.call(lambda transaction: transaction.execute("DELETE FROM uploads"))
+            yield data[offset + 1_000_000 :]
+
+        with pytest.raises(Unavailable):
+            await peer.write_blob(blob, read)
+        handle = await peer.write_blob(blob, read)
+        assert offsets == [0, 0]
+        stub = {"f": {"stub": True, "digest": blob.digest, "length": len(data), "revpos": 1}}
+        (doc,) = fetched(revisions("d", "aa", _attachments=stub))
+        assert await peer.write([Fetched(doc.id, doc.rev, doc.json, (blob,))], {blob.digest: handle}) == [True]
+        assert b"".join(service.barrel.attachment("d", "f").read()) == data
+        await peer.close()
+
+
 async def test_what_comes_of_a_content_that_is_none_is_given_up(tmp_path: Path) -> None:
     async with over_embedded(tmp_path) as service:
         peer = MqttPeer(f"mqtt://127.0.0.1:{service.broker.port}/geo")
@@ -288,6 +314,30 @@ async def test_the_token_is_the_password_and_is_never_shown(tmp_path: Path) -> N
         with pytest.raises(Unauthorized) as refused:
             await peer.identity()
         assert "other" not in str(refused.value)
+        await peer.close()
+
+
+@pytest.mark.parametrize("size", [10, 400_000])
+async def test_rights_that_end_during_the_run_end_it(tmp_path: Path, size: int) -> None:
+    rights = {"read", "write", "admin"}
+
+    def decide(who: str, verb: str, barrel: str, path: str) -> None:
+        if verb not in rights:
+            raise Forbidden(f"{verb} is not for {who} any more")
+
+    async with subject("local", tmp_path / "a") as one, over_embedded(tmp_path / "b", decide=decide) as service:
+        peer = MqttPeer(f"mqtt://127.0.0.1:{service.broker.port}/geo")
+        replicator = Replicator(one.peer, peer, Options(continuous=True, patience=QUICK, checkpoint_s=0.05))
+        task = asyncio.create_task(replicator.run())
+        one.barrel.put({"_id": "before"})
+        await eventually(lambda: service.barrel.head() == 1 and replicator.stats()["state"] == "idle")
+        rights.remove("write")
+        one.barrel.put({"_id": "after", "text": "x" * size})
+        with pytest.raises(Forbidden, match="write is not for"):
+            await task
+        assert (replicator.stats()["state"], replicator.stats()["error"]) == ("failed", "forbidden")
+        rights.add("write")
+        assert (await brought(one.peer, peer))["written"] == 1
         await peer.close()
 
 

@@ -15,6 +15,7 @@ import msgspec
 import pytest
 from http_tools import eventually, served
 from impostor import answer, impostor
+from ports import free_port
 from replication_tools import QUICK, brought, leaves, subject
 from store_tools import replicate, revisions
 from websockets.asyncio.server import ServerConnection, serve
@@ -23,7 +24,21 @@ from websockets.http11 import Request, Response
 from broker.access import TokenAccess
 from feeds import Row, Store
 from feeds.errors import BadRequest, Forbidden, NotFound, SpileError, Timeout, Unauthorized, Unavailable
-from listeners.replication import BadPeer, Fetched, HttpPeer, LocalPeer, Options, Page, Peer, Replicator, Wanted
+from listeners.errors import Unreached
+from listeners.replication import (
+    BadPeer,
+    Blob,
+    Fetched,
+    HttpPeer,
+    LocalPeer,
+    Options,
+    Page,
+    Peer,
+    Replicator,
+    Wanted,
+    opened_peer,
+    over_http,
+)
 from listeners.replication.checkpoints import Checkpoint
 from listeners.replication.verifying import verified_or_not
 
@@ -61,6 +76,21 @@ async def test_what_is_no_spile_is_told(told: bytes | None, error: type[SpileErr
         peer = HttpPeer(f"{other.url}/geo")
         with pytest.raises(error, match=says):
             await peer.identity()
+        await peer.close()
+
+
+async def test_where_nobody_listens_nothing_was_sent_and_where_an_answer_is_missing_it_may_have_been() -> None:
+    docs = [Fetched("a", "1-a", b'{"_id":"a","_rev":"1-a"}')]
+    port = free_port()
+    for address in (f"http://127.0.0.1:{port}/geo", f"mqtt://127.0.0.1:{port}/geo"):
+        async with opened_peer(address) as peer:
+            with pytest.raises(Unreached):
+                await peer.write(docs, {})
+    async with impostor(lambda method, path: None) as other:
+        peer = HttpPeer(f"{other.url}/geo")
+        with pytest.raises(Unavailable) as lost:
+            await peer.write(docs, {})
+        assert not isinstance(lost.value, Unreached)
         await peer.close()
 
 
@@ -209,6 +239,29 @@ async def test_half_an_answer_and_what_is_no_answer_are_told(call: str, half: st
         peer = HttpPeer(f"{other.url}/geo")
         with pytest.raises(Unavailable if half == "half a body" else BadPeer):
             await getattr(peer, call)(*asked[call])
+        await peer.close()
+
+
+@pytest.mark.parametrize(("status", "error"), [(200, BadPeer), (206, Unavailable)])
+async def test_half_a_content_is_asked_for_from_where_it_broke_off(
+    status: int, error: type[SpileError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that always breaks off nothing is taken for whole; who gives no parts is no peer."""
+    monkeypatch.setattr(over_http, "_RESTS_S", (0.01, 0.02))
+    content = bytes(1_000)
+
+    def half(method: str, path: str) -> bytes:
+        return answer(status if other.heads[1:] else 200, b"" if other.heads[1:] else content[:40], length=1_000)
+
+    async with impostor(half) as other:
+        peer = HttpPeer(f"{other.url}/geo")
+        came = b""
+        with pytest.raises(error):
+            async for piece in peer.read_blob(Blob("d", "1-a", "f", f"sha256-{'0' * 64}", len(content))):
+                came += piece
+        assert len(came) == 40
+        assert all("range: bytes=40-" in head for head in other.heads[1:])
+        assert len(other.heads) == (2 if status == 200 else 6)
         await peer.close()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,102 +13,21 @@ import httpx
 import pytest
 from http_tools import eventually
 from ports import free_port
+from task_tools import SECONDS, Two, is_in, side, two_services
 
 from broker.replication.ledger import Ledger
 from broker.replication.runner import Opened
 from broker.replication.task import Asked, Login, task_of
 from broker.replication.tasks import Tasks
-from broker.serve import Service, serving
-from broker.settings import load_settings
-from feeds import Barrel, Store
+from feeds import Store
 from feeds.errors import SpileError
 from listeners.replication import LocalPeer, Peer
-
-SECONDS = 30.0
-
-
-class Side:
-    """A service, what it holds, and a client of it."""
-
-    def __init__(self, service: Service, http: httpx.AsyncClient) -> None:
-        self.service = service
-        self.http = http
-        self.store = service.store
-        self.url = f"http://127.0.0.1:{service.http.port}"
-
-    def barrel(self, name: str = "geo") -> Barrel:
-        return self.store.barrel(name)
-
-    def place(self, name: str = "geo", login: str = "") -> str:
-        """The barrel's URL."""
-        return f"{self.url}/{name}".replace("://", f"://{login}")
-
-    async def ask(self, code: int, method: str, path: str, **more: Any) -> Any:
-        """A request, which is answered with this status."""
-        answer = await self.http.request(method, path, **more)
-        assert answer.status_code == code, answer.text
-        return answer.json()
-
-    async def begin(self, source: str, target: str, code: int = 201, **more: Any) -> dict[str, Any]:
-        told: dict[str, Any] = await self.ask(
-            code, "POST", "/replications", json={"source": source, "target": target, **more}
-        )
-        return told
-
-    async def stands(self, id: str) -> dict[str, Any]:
-        told: dict[str, Any] = await self.ask(200, "GET", f"/replications/{id}")
-        return told
-
-    async def until(self, id: str, holds: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        """How it stands once this holds of it."""
-        found: dict[str, Any] = {}
-
-        async def look() -> bool:
-            found.update(await self.stands(id))
-            return holds(found)
-
-        try:
-            await eventually(look, SECONDS)
-        except TimeoutError:
-            raise AssertionError(f"it did not come to stand so: {found}") from None
-        return found
-
-
-def is_in(*states: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda told: told["state"] in states
-
-
-@asynccontextmanager
-async def side(folder: Path, **settings: Any) -> AsyncIterator[Side]:
-    flags = {"data": folder, "http": "127.0.0.1:0", "mqtt": "127.0.0.1:0", **settings}
-    async with serving(load_settings(flags)) as service:
-        headers = {"Authorization": f"Bearer {settings['token']}"} if "token" in settings else {}
-        url = f"http://127.0.0.1:{service.http.port}"
-        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=60) as http:
-            yield Side(service, http)
-
-
-class Two:
-    """A service with something to tell, and another one that has an empty barrel."""
-
-    def __init__(self, one: Side, other: Side) -> None:
-        self.one, self.other = one, other
-
-    async def arrived(self, count: int, name: str = "geo") -> None:
-        """Until the other service has so many documents in a barrel, which may not be there yet."""
-
-        def have() -> bool:
-            return {each.name: each.doc_count for each in self.other.store.barrels()}.get(name) == count
-
-        await eventually(have, SECONDS)
 
 
 @pytest.fixture
 async def two(tmp_path: Path) -> AsyncIterator[Two]:
-    async with side(tmp_path / "one") as one, side(tmp_path / "other") as other:
-        one.store.create("geo").bulk([{"_id": f"d{number:03}", "n": number} for number in range(100)])
-        other.store.create("geo")
-        yield Two(one, other)
+    async with two_services(tmp_path) as both:
+        yield both
 
 
 # -- from asking to forgetting

@@ -131,6 +131,30 @@ async def test_many_contents_go_over(ends: Ends) -> None:
     alike(ends.one, ends.other)
 
 
+async def test_each_batch_counts_its_own_though_several_are_on_their_way(local: Ends) -> None:
+    local.one.put({"_id": "alone"})
+    peer, second = local.target.peer, asyncio.Event()
+
+    async def write(docs: Any, handles: Any) -> Any:
+        if docs[0].id == "alone":
+            await second.wait()
+            return await peer.write(docs, handles)
+        done = await peer.write(docs, handles)
+        second.set()
+        return done
+
+    target = Meddled(peer, write=write)
+    replicator = Replicator(local.source.peer, target, Options(continuous=True, patience=QUICK))  # type: ignore[arg-type]
+    task = asyncio.create_task(replicator.run())
+    await eventually(lambda: replicator.stats()["read"] == 1)
+    local.one.bulk([{"_id": f"d{number}"} for number in range(100)])
+    await eventually(lambda: local.other.head() == 101)
+    await eventually(lambda: replicator.stats()["state"] == "idle")
+    replicator.stop()
+    told = await task
+    assert (told["missing"], told["written"]) == (101, 101)
+
+
 # -- going on
 
 
@@ -429,6 +453,26 @@ async def test_a_target_that_vanishes_is_waited_for_where_it_is_continuous(local
     replicator.stop()
     await task
     alike(local.one, other)
+
+
+@pytest.mark.parametrize("side", ["source", "target"])
+async def test_a_barrel_that_vanishes_while_a_content_goes_over_refuses_no_document(ends: Ends, side: str) -> None:
+    ends.one.attach("a", "f", b"content")
+    lost, peer = (ends.source, ends.source.peer) if side == "source" else (ends.target, ends.target.peer)
+
+    async def write_blob(blob: Any, read: Any) -> str:
+        lost.store.drop("geo")
+        await peer.identity()
+        raise AssertionError("it is there")
+
+    replicator = Replicator(
+        ends.source.peer,
+        Meddled(ends.target.peer, write_blob=write_blob),
+        Options(patience=QUICK),  # type: ignore[arg-type]
+    )
+    with pytest.raises(NotFound):
+        await replicator.run()
+    assert (replicator.stats()["state"], replicator.stats()["refused"]) == ("failed", 0)
 
 
 async def test_a_source_that_was_created_again_is_told_whole_and_drops_nothing(ends: Ends) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64encode
 from contextlib import AsyncExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,31 @@ async def test_a_document_that_is_larger_than_a_message_comes_from_a_peer_in_par
         refused = await device.asked("get/geo/DE", {"p2p_read": "order", "keep": True, "p2p_timeout": 60_000})
         assert refused.body["error"] == "too_large"  # for the device; here it is now
         assert here.barrel.get("DE").rev == rev
+
+
+async def test_a_document_that_comes_in_ranges_is_passed_on_when_all_of_it_has_come(tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        far = await stack.enter_async_context(served(tmp_path / "far"))
+        far.store.create("geo")
+        here = await mqtt_service(stack, tmp_path / "here", f"far={far.url}")
+        device = await here.device()
+        whole = json.dumps({"text": "x" * 300_000}).encode()
+        about = {"upload": "u", "verb": "put", "id": "big", "digest": sha256(whole).hexdigest(), "total": len(whole)}
+        about |= {"_p2p_write": 2, "_p2p_timeout": 60_000}
+
+        async def sent(offset: int, length: int, **more: Any) -> Any:
+            data = b64encode(whole[offset : offset + length]).decode()
+            answer = await device.asked("call/geo/body_put", {**about, "offset": offset, "data": data, **more})
+            return answer.body.get("result", answer.body)
+
+        assert await sent(0, 150_000) == {"upload": "u", "received": 150_000}
+        told = await sent(150_000, 160_000, _token="t")
+        assert told["p2p"]["complete"]
+        assert [each["peer"] for each in told["p2p"]["holders"]] == ["here", "far"]
+        assert far.store.barrel("geo").get("big").rev == told["rev"]
+        again = await sent(150_000, 160_000, _p2p_write=3)
+        assert (again["rev"], again["p2p"]["wanted"], again["p2p"]["reached"]) == (told["rev"], 3, 2)
+        assert (await sent(0, 10, upload="other", _p2p_write=0))["error"] == "bad_request"
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import httpx
 import msgspec
 import pytest
 
+from broker.couch.table import TABLE as COUCH
 from broker.external.state import ExternalStats
 from broker.mqtt.contract import Client, Message
 from broker.publishing.topics import BarrelTopics
@@ -135,6 +136,14 @@ def test_every_field_of_a_stream_is_documented(message: type[msgspec.Struct]) ->
         if not re.search(rf"[`{{ ]{field.encode_name}[`?:,}}]", page)
     ]
     assert not missing
+
+
+def test_every_route_of_couchdbs_protocol_is_documented() -> None:
+    page = (DOCS / "concepts" / "couchdb.md").read_text()
+    words = {word for row in COUCH for word in row.template.split("/") if word.startswith("_")}
+    words -= {"_local", "_design"}  # what is told of are the documents
+    assert words >= {"_changes", "_replicate"}
+    assert not [word for word in sorted(words) if not re.search(rf"[`/]{word}[`/]", page)]
 
 
 def test_every_table_is_documented() -> None:

@@ -195,6 +195,28 @@ async def test_a_lock_whose_taking_was_answered_too_late_is_not_held() -> None:
         await until(lambda: election.fence == Fence(NAME, "me", 2))
 
 
+async def test_a_lock_that_is_taken_while_it_stops_is_given_back() -> None:
+    table = Table()
+    table.is_taken_by("another")
+    election = Election(table, NAME, "me", valid_s=VALID_S, beat_s=0.01, look_s=0.01, clock=Clock())
+    await election.start()
+    asked, answers = threading.Event(), threading.Event()
+
+    def held_up() -> None:
+        asked.set()
+        answers.wait(20)
+
+    table.on_taken = held_up
+    table.holder = FREE
+    await until(asked.is_set)
+    stopping = asyncio.create_task(election.stop())
+    await until(lambda: election.task is not None and election.task.done())
+    answers.set()
+    await stopping
+    assert (table.holder, table.term) == (FREE, 2)
+    assert table.closed
+
+
 async def test_what_waiting_cannot_help_ends_it() -> None:
     table = Table()
     async with electing(table) as election:

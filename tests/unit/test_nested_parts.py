@@ -102,6 +102,9 @@ def test_a_peers_place_is_read(text: str, address: str, token: str | None, shown
 
 def test_a_barrels_name_is_encoded_into_the_address() -> None:
     assert PeerPlace.parse("hub=http://h").at("a/b") == "http://h/a%2Fb"
+    assert PeerPlace.parse("hub=https://h/x/?ca=a.pem").at("a/b") == "https://h/x/a%2Fb?ca=a.pem"
+    assert PeerPlace.parse("hub=https://:t@h?ca=a.pem").at("geo") == "https://h/geo?ca=a.pem"
+    assert PeerPlace.parse("hub=mqtts://h/geo?cert=a.pem").at("other") == "mqtts://h/geo?cert=a.pem"
 
 
 @pytest.mark.parametrize(

@@ -40,8 +40,8 @@ def test_a_barrel_here_has_a_bare_name_and_others_have_urls() -> None:
         ("sqlite:///spile.db#geo", HUB, "opens its own alone"),
         ("ftp://hub/geo", HUB, "names no store"),
         ("http://hub:8000/", "geo", "names no barrel"),
-        ("http://hub:8000/geo?x=1", "geo", "query or a fragment"),
-        ("http://hub:8000/geo#x", "geo", "query or a fragment"),
+        ("http://hub:8000/geo?x=1", "geo", "ca, cert, key"),
+        ("http://hub:8000/geo#x", "geo", "fragment"),
         ("geo", "geo", "the same barrel"),
         ("http://u:p@hub:8000/barrels/geo", HUB, "the same barrel"),
     ],
@@ -80,13 +80,20 @@ def test_a_login_is_taken_out_of_a_url_and_put_back_in() -> None:
     assert with_login(found.target, None) == with_login(found.target, Login(token="t")) == HUB
 
 
+def test_files_for_tls_stay_behind_the_url() -> None:
+    url = "https://me:secret@hub/geo?ca=/etc/ca.pem&cert=/etc/me.pem"
+    found, secrets = asked("geo", url)
+    assert found.target == "https://hub/geo?ca=/etc/ca.pem&cert=/etc/me.pem"
+    assert with_login(found.target, secrets.target) == url
+
+
 def test_a_secret_stands_neither_in_the_task_nor_in_what_is_printed() -> None:
     found, secrets = asked("mqtt://u5er:pa55@hub/geo", "geo", source_token="t0ken")
     told = f"{found} {found!r} {msgspec.json.encode(found)!r} {found.id} {secrets!r}"
     assert not [secret for secret in ("u5er", "pa55", "t0ken") if secret in told]
 
 
-@pytest.mark.parametrize("url", ["http://u:s3cret@/geo", "http://u:s3cret@hub:x/geo", "http://u:s3cret@hub/a/b/"])
+@pytest.mark.parametrize("url", ["http://u:s3cret@/geo", "http://u:s3cret@hub:x/geo", "http://u:s3cret@hub/geo?x=1"])
 def test_a_secret_does_not_come_back_in_a_refusal(url: str) -> None:
     with pytest.raises(BadRequest) as refused:
         asked("geo", url)

@@ -143,6 +143,7 @@ def test_an_error_comes_back_as_what_it_was() -> None:
         ("https://h/geo", "wss://h:443/barrels/geo/feed"),
         ("ws://h/barrels/geo/feed", "ws://h:80/barrels/geo/feed"),
         ("http://h/under/here/barrels/geo", "ws://h:80/under/here/barrels/geo/feed"),
+        ("http://h/couch/geo", "ws://h:80/couch/barrels/geo/feed"),
         ("http://h/barrels/barrels", "ws://h:80/barrels/barrels/feed"),
         ("http://[::1]:8000/geo/", "ws://[::1]:8000/barrels/geo/feed"),
     ],

@@ -103,7 +103,7 @@ def _over_mqtt(url: str, barrel: str) -> str:
     token = os.environ.get("SPILE_TOKEN")
     if token and "@" not in parts.netloc:
         parts = parts._replace(netloc=f"token:{quote(token, safe='')}@{parts.netloc}")
-    return f"{parts.geturl().rstrip('/')}/{quote(barrel, safe='')}"
+    return parts._replace(path=f"{parts.path.rstrip('/')}/{quote(barrel, safe='')}").geturl()
 
 
 def _listen(target: Any, patterns: list[str] | None, asked: dict[str, Any], command: ChangeCommand | None) -> None:
