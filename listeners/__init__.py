@@ -3,6 +3,7 @@
 `listen` and `listen_async` loop over changes; a `Listener` calls back, tries again and keeps dead letters.
 """
 
+from feeds.structs import prepare
 from listeners.callbacks import Retries
 from listeners.changes import Change, Snapshot
 from listeners.dead_letters import BarrelDeadLetters, DeadLetter, DeadLetters, FileDeadLetters, replay
@@ -23,3 +24,5 @@ __all__ = [
     "listen_async",
     "replay",
 ]
+
+prepare()  # a program may have listeners in several threads

@@ -24,6 +24,7 @@ from feeds.storage.reach import Reach
 from feeds.storage.refusals import too_many_readers, translate, translated
 from feeds.storage.session import PostgresSession, Session, SqliteSession, let_go
 from feeds.storage.statements import LOCK_CLASS, USE_LOCK
+from feeds.structs import prepare
 
 READERS_MAX = 16  # connections of readers: kept in any case, and on PostgreSQL no more are made
 READER_WAIT_S = 5.0  # for one of them to come free
@@ -45,6 +46,7 @@ class Database:
     def __init__(self, url: str, *, create: bool = True, exclusive: bool = True) -> None:
         """Open the database at a URL or in a folder. Without `exclusive` it may only be read: another process may
         hold the store."""
+        prepare()  # before there are threads that read
         parsed, self.path = _resolve(url)
         self.url = parsed.render_as_string(hide_password=True)
         """Where it is, to be told: without a password."""

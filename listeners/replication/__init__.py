@@ -3,6 +3,7 @@
 A `Replicator` stands between two peers; `replicate` is the short way for programs.
 """
 
+from feeds.structs import prepare
 from listeners.replication.errors import BadPeer, PeerChanged, Unfit
 from listeners.replication.filters import Filter
 from listeners.replication.local import LocalPeer
@@ -41,3 +42,5 @@ __all__ = [
     "opened_peer",
     "replicate",
 ]
+
+prepare()  # a program may have replicators in several threads
