@@ -185,8 +185,6 @@ class RequestService:
             raise Forbidden("That is not your topic.", hint=f"Your requests go under {REQUESTS}/{client.name}/.")
         place = parse_place(topic)
         asked = Asked(client, place, payload, began)
-        if not self._serving.store.directory.has_at_hand(place.barrel):  # what serves it asks on the event loop
-            await self._serving.in_thread(self._serving.store.directory.bring, place.barrel)
         if place.verb in self._answered:
             serve, kind = self._answered[place.verb]
             answer = await serve(self._serving, asked)

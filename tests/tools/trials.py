@@ -119,9 +119,15 @@ class Trial:
             door.heal()
 
     def goes_on(self, writes: int = 60, *, seconds: float = SETTLE_S) -> None:
-        """Until so many more writes were accepted."""
+        """Until so many more writes were accepted; raises what a writer failed with."""
         wanted = self.ledger.accepted_count + writes
-        until(lambda: self.ledger.accepted_count >= wanted, f"{writes} more writes", seconds)
+
+        def has_gone_on() -> bool:
+            for writer in self.writers:
+                writer.check()
+            return self.ledger.accepted_count >= wanted
+
+        until(has_gone_on, f"{writes} more writes", seconds)
 
     def rests(self) -> None:
         """The writers finish, and everyone gets what is missing."""

@@ -68,6 +68,10 @@ class Writer:
             self._thread.join(FINISH_S)
             raise AssertionError(f"writer {self.name} got no answer within {FINISH_S} s")
         self.close()
+        self.check()
+
+    def check(self) -> None:
+        """Raise what the writer failed with, if it has."""
         if self._failure is not None:
             raise self._failure
 
