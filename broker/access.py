@@ -33,15 +33,20 @@ class TokenAccess:
 
     def who(self, headers: Sequence[tuple[bytes, bytes]], host: str) -> str:
         """The holder of the token in `Authorization`, or of a session's cookie; Unauthorized otherwise."""
+        wrong = False
         for name, value in headers:
             if name == b"authorization":
                 scheme, _, given = value.partition(b" ")
                 if hmac.compare_digest(_secret(scheme.lower(), given.strip()), self._token):
                     return HOLDER
+                wrong = True
         cookie = cookie_in(headers)
         if cookie is not None and self._sessions.name(cookie) is not None:
             return HOLDER
-        raise Unauthorized("This service asks for a token", hint="Send the header `Authorization: Bearer <token>`.")
+        reason = "The password or token is not this service's" if wrong else "This service asks for a token"
+        raise Unauthorized(
+            reason, hint="Send the header `Authorization: Bearer <token>`, or the token as the password of any user."
+        )
 
     def decide(self, who: str, verb: Verb, barrel: str, path: str) -> None:
         """The holder may do everything."""

@@ -44,6 +44,15 @@ class Sessions:
         return hmac.new(self._key, told, sha256).digest()
 
 
+def name_in(cookie: str) -> str | None:
+    """The name that a cookie gives, which is not checked here."""
+    try:
+        signed = urlsafe_b64decode(cookie + "=" * (-len(cookie) % 4))
+        return signed[sha256().digest_size :].decode().partition(":")[2] or None
+    except (Base64Error, ValueError):
+        return None
+
+
 def cookie_in(headers: Sequence[tuple[bytes, bytes]]) -> str | None:
     """The session's cookie among a request's headers."""
     for name, value in headers:

@@ -17,6 +17,7 @@ import msgspec
 from broker.replication.task import Asked, Login, Secrets, Task, is_here, task_of
 from feeds.body import canonical
 from feeds.errors import BadRequest
+from listeners.links.address import checked_token
 
 _PROXIES: Final = ("proxy", "source_proxy", "target_proxy")
 _OBJECTS: Final = ("query_params", "create_target_params")
@@ -77,8 +78,8 @@ def _refuse_others(body: Mapping[str, Any]) -> None:
     """Refuse what would bring over other documents than it does here."""
     if body.get("filter") is not None:
         raise BadRequest(
-            "A filter is a function of a design document, which Spile keeps and does not run",
-            hint="Use `doc_ids` or a `selector`.",
+            "A filter is a function of a design document, which Spile keeps and does not run: use `doc_ids` or a "
+            "`selector`"
         )
     if body.get("since_seq") not in (None, 0, "0", ""):
         raise BadRequest("`since_seq` is not done here: a replication goes on from its checkpoint")
@@ -128,7 +129,7 @@ def _login_of_auth(name: str, given: Any) -> Login | None:
         basic = msgspec.convert(given or {}, _Auth).basic
     except msgspec.ValidationError:
         raise BadRequest(f'`auth` of `{name}` must be {{"basic": {{"username": …, "password": …}}}}') from None
-    return None if basic is None else Login(user=basic.username, password=basic.password)
+    return None if basic is None else _login(name, basic.username, basic.password)
 
 
 def _login_of_headers(name: str, given: Any) -> Login | None:
@@ -141,7 +142,7 @@ def _login_of_headers(name: str, given: Any) -> Login | None:
     for value in headers.values():
         scheme, _, credentials = value.strip().partition(" ")
         if scheme.lower() == "bearer" and credentials.strip():
-            return Login(token=credentials.strip())
+            return Login(token=checked_token(credentials.strip()))
         if scheme.lower() == "basic":
             return _login_of_basic(name, credentials.strip())
         raise BadRequest(f"The header Authorization of `{name}` must be `Basic …` or `Bearer …`")
@@ -155,4 +156,10 @@ def _login_of_basic(name: str, credentials: str) -> Login:
         user = colon = password = ""
     if not colon:
         raise BadRequest(f"The header Authorization of `{name}` holds no user and password in base64")
+    return _login(name, user, password)
+
+
+def _login(name: str, user: str, password: str) -> Login:
+    if not user:
+        raise BadRequest(f"The login of `{name}` names no user; with a token as password any name does")
     return Login(user=user, password=password)

@@ -15,6 +15,7 @@ from broker.http.answers import Answer, AnyAnswer
 from broker.http.call import Call
 from broker.http.contents import Found, content_answer
 from broker.http.documents import document_path
+from broker.http.errors import MethodNotAllowed
 from broker.http.intake import body_through
 from feeds import Barrel, Write
 from feeds.attachments.documents import Attachment
@@ -26,14 +27,14 @@ from feeds.storage.listing import leaves_of
 from feeds.writes import Verb
 
 _UNDERSCORED: Final = {
-    "_view": "a view",
-    "_show": "a show function",
-    "_list": "a list function",
-    "_update": "an update function",
-    "_rewrite": "a rewrite function",
-    "_search": "a search index",
-    "_nouveau": "a search index",
-    "_info": "a view group",
+    "_view": "A view",
+    "_show": "A show function",
+    "_list": "A list function",
+    "_update": "An update function",
+    "_rewrite": "A rewrite function",
+    "_search": "A search index",
+    "_nouveau": "A search index",
+    "_info": "A view group",
 }
 
 
@@ -131,6 +132,19 @@ def _check_base(barrel: Barrel, id: str, rev: str | None) -> None:
         raise Conflict(f"{rev} is no current revision of {id!r}")
 
 
+async def run_function(call: Call) -> Answer:
+    """What is asked of a design document with POST: a view for many keys, an update; an attachment takes none."""
+    database(call)
+    _place(call)
+    raise MethodNotAllowed("POST is not served at an attachment.", allow="DELETE, GET, HEAD, PUT")
+
+
+async def temporary_view(call: Call) -> Answer:
+    """A view that comes with the question."""
+    database(call)
+    raise CouchError(410, "gone", "Temporary views are not served: Spile runs no functions. Ask with _find.")
+
+
 def _place(call: Call) -> tuple[str, str]:
     id, name = document_id(call), call.param("name")
     if name.startswith("_"):
@@ -138,7 +152,7 @@ def _place(call: Call) -> tuple[str, str]:
             raise CouchError(
                 404,
                 "not_found",
-                f"There is not {what}: Spile keeps the functions of design documents and does not run them.",
+                f"{what} is not served: Spile keeps the functions of design documents and does not run them.",
             )
         raise bad_request("Attachment name can't start with '_'")
     return id, name

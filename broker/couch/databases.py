@@ -37,7 +37,7 @@ async def create_database(call: Call) -> Answer:
     except Exists as error:
         reason = "The database could not be created, the file already exists."
         raise CouchError(412, "file_exists", reason) from error
-    return json_answer({"ok": True}, 201, [(b"location", b"/" + call.params["db"].encode("latin-1"))])
+    return json_answer({"ok": True}, 201, [(b"location", call.scope["raw_path"].rstrip(b"/"))])
 
 
 async def drop_database(call: Call) -> Answer:

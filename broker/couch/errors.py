@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from broker.http.answers import Answer, Header, encode_json
 from broker.http.errors import RETRY_AFTER_S, MethodNotAllowed, RangeNotSatisfiable, status_of
-from feeds.errors import Conflict, Deleted, NotFound, SpileError
+from feeds.errors import Conflict, Deleted, NotFound, SpileError, Unauthorized
 
 
 class Told(NamedTuple):
@@ -52,6 +52,8 @@ def told(error: SpileError) -> Told:
         return Told(404, "not_found", "deleted" if isinstance(error, Deleted) else "missing")
     if isinstance(error, Conflict):
         return Told(409, "conflict", "Document update conflict.")
+    if isinstance(error, Unauthorized):
+        return Told(401, error.code, f"{error.reason}: any name will do, with the token as password.")
     status, name = _NAMES.get(error.code) or (status_of(error), error.code)
     return Told(status, name, error.reason)
 

@@ -120,7 +120,7 @@ def scheduled_doc(id: str, told: Mapping[str, Any]) -> dict[str, Any]:
         "target": told["target"],
         "state": state,
         "info": {"error": told["reason"]} if state in ("crashing", "failed") else stats_of(told),
-        "error_count": told["progress"]["retries"],
+        "error_count": max(told["progress"]["retries"], int(state == "crashing")),
         "start_time": iso(told["created"]),
         "last_updated": iso(told["since"]),
         "source_proxy": None,

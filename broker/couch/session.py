@@ -6,6 +6,7 @@ cookie is given to everyone, since clients that have credentials want one.
 
 from __future__ import annotations
 
+from base64 import b64decode
 from typing import Final
 from urllib.parse import parse_qsl
 
@@ -13,7 +14,7 @@ from broker.couch.errors import CouchError, bad_request
 from broker.couch.face import decoded
 from broker.http.answers import Answer, Header, json_answer
 from broker.http.call import Call
-from broker.sessions import COOKIE, MAX_AGE_S
+from broker.sessions import COOKIE, MAX_AGE_S, cookie_in, name_in
 from feeds.errors import Unauthorized
 
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -31,21 +32,35 @@ async def sign_in(call: Call) -> Answer:
 
 
 async def tell_session(call: Call) -> Answer:
-    """Who asks, as far as is known."""
+    """Who asks, as far as is known. Who gives a wrong password is refused."""
     try:
         who: str | None = call.who
-        method = "default" if call.header(b"cookie") is None else "cookie"
+        method = "default" if cookie_in(call.headers) is None else "cookie"
     except Unauthorized:
+        if call.header(b"authorization") is not None:
+            raise
         who, method = None, ""
     anonymous = who in (None, "anonymous")
     info = {"authentication_handlers": ["cookie", "default"], **({"authenticated": method} if method else {})}
-    context = {"name": None if anonymous else who, "roles": ["_admin"] if who is not None else []}
+    context = {"name": None if anonymous else _name(call) or who, "roles": ["_admin"] if who is not None else []}
     return json_answer({"ok": True, "userCtx": context, "info": info})
 
 
 async def sign_out(call: Call) -> Answer:
     """Take the cookie away."""
     return json_answer({"ok": True}, headers=[_cookie("", 0)])
+
+
+def _name(call: Call) -> str | None:
+    """The name with which the token was given, now or for a cookie; none counts for more than another."""
+    scheme, _, given = (call.header(b"authorization") or "").partition(" ")
+    if scheme.lower() == "basic":
+        try:
+            return b64decode(given).decode().partition(":")[0] or None
+        except ValueError:
+            return None
+    cookie = None if scheme else cookie_in(call.headers)
+    return None if cookie is None else name_in(cookie)
 
 
 async def _given(call: Call) -> tuple[str, str]:

@@ -98,6 +98,8 @@ TABLE: Final = (
     Served("GET", "/{db}/_security", databases.tell_security),
     Served("PUT", "/{db}/_security", databases.set_security, writes=True),
     Served("POST", "/{db}/_purge", databases.purge, writes=True),
+    Served("POST", "/{db}/_temp_view", attachments.temporary_view),
+    Served("POST", "/{db}/_design/{design}/{name...}", attachments.run_function),
     Served("GET", "/{db}/_local/{local...}", local.get_local),
     Served("PUT", "/{db}/_local/{local...}", local.put_local, writes=True),
     Served("DELETE", "/{db}/_local/{local...}", local.delete_local, writes=True),

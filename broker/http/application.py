@@ -301,5 +301,5 @@ def _nowhere(match: Match[Endpoint] | None, call: Call) -> SpileError:
         return MethodNotAllowed(reason, allow=match.allow)
     return NotFound(
         "There is nothing at this address.",
-        hint="/openapi.json describes what there is. A `/` in a barrel's name is written %2F.",
+        hint="/openapi.json tells what there is; CouchDB's protocol is under /couch/. A name's `/` is written %2F.",
     )

@@ -86,19 +86,18 @@ class Register:
 
     def after(self, seq: int = 0) -> list[Described]:
         """Every one that has changed since, deletions among them, in the order of their changes."""
-        found = self._rows.documents.after(seq)
-        entries = {row.id: entry_of(row) for row in self._rows.all()} if found else {}
-        return [Described(each, entries.get(each.task or "")) for each in found]
+        found = self._rows.described(seq)
+        return [Described(stored, None if row is None else entry_of(row)) for stored, row in found]
 
     def get(self, id: str) -> Described:
         """One of them; NotFound, or Deleted."""
-        found = self._rows.documents.get(id)
+        found = self._rows.describing(id)
         if found is None:
             raise NotFound(f"There is no document {id[:80]!r}")
-        if found.body is None:
+        stored, row = found
+        if stored.body is None:
             raise Deleted(f"The document {id[:80]!r} was deleted")
-        row = next((row for row in self._rows.all() if row.id == found.task), None)
-        return Described(found, None if row is None else entry_of(row))
+        return Described(stored, None if row is None else entry_of(row))
 
     def put(
         self, id: str, rev: str | None, body: Mapping[str, Any], task: Task, secrets: Secrets, who: str

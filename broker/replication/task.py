@@ -15,7 +15,7 @@ import msgspec
 
 from feeds.barrels import check_barrel_name
 from feeds.errors import BadRequest
-from listeners.links.address import Address, parse_address
+from listeners.links.address import Address, checked_token, parse_address
 from listeners.replication import Filter
 
 Leaves = Literal["ignore", "purge"]
@@ -143,8 +143,11 @@ def _end(name: str, place: str, token: str | None) -> tuple[str, Login | None]:
         if token is not None:
             raise BadRequest(f"{name}_token is for a barrel elsewhere, and {place[:200]!r} is one here", hint=_HINT)
         return check_barrel_name(place), None
-    if not isinstance(parse_address(place), Address):
+    address = parse_address(place)
+    if not isinstance(address, Address):
         raise _other_store(name)
+    if token is not None and address.kind != "mqtt":
+        checked_token(token)
     parts = urlsplit(place)
     if parts.fragment:
         raise BadRequest(f"The URL of the {name} has a fragment", hint=_HINT)

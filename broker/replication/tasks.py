@@ -140,7 +140,7 @@ class Tasks:
         if task.continuous:
             raise BadRequest("What is continuous has no end to be waited for", hint="Leave `continuous` out.")
         runner = self._crew.runner(task.id)
-        if runner is not None and not self._stopping:
+        if runner is not None and not runner.task.done() and not self._stopping:
             await asyncio.wait([runner.task])
             return _outcome(task, runner)
         while (once := self._once.get(task.id)) is not None and not once.waiting:

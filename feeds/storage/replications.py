@@ -66,7 +66,7 @@ class StoredReplications:
     """The tasks of one store, and the documents that describe some of them. Thread-safe."""
 
     def __init__(self, database: Database, statements: Statements, writer: Writer) -> None:
-        self.documents = StoredDocuments(database, statements)
+        self.documents = StoredDocuments(statements)
         self._database = database
         self._writer = writer
         sql = statements.sql
@@ -103,15 +103,15 @@ class StoredReplications:
     ) -> tuple[StoredReplication, bool]:
         """The task that is wanted to run from now on, and whether it is new.
 
-        One that is there gets these secrets, if there are any, and runs again if it has ended; a paused one stays
-        so. TooLarge where there are `count_max` already.
+        One that is there is written as it is asked for now, gets these secrets, if there are any, and runs again if
+        it has ended; a paused one stays so. TooLarge where there are `count_max` already.
         """
 
         def add(transaction: Transaction) -> tuple[StoredReplication, bool]:
             found = self._find(transaction, id)
             if found is not None:
                 wanted = RUN if found.wanted == ENDED else found.wanted
-                changed = replace(found, secrets=secrets or found.secrets, wanted=wanted)
+                changed = replace(found, task=task, secrets=secrets or found.secrets, wanted=wanted)
                 if changed != found:
                     if found.wanted == ENDED:
                         self.documents.touch(transaction, id)
@@ -172,6 +172,21 @@ class StoredReplications:
         self._writer.call(tell)
 
     # -- by documents
+
+    def described(self, seq: int) -> list[tuple[StoredDocument, StoredReplication | None]]:
+        """Every document that has changed since, in order, with the task that it describes: as of one moment."""
+        with self._database.snapshot() as connection:
+            found = self.documents.after(connection, seq)
+            rows = connection.exec_driver_sql(self._all).all() if found else []
+        tasks = {row[0]: StoredReplication(*row) for row in rows}
+        return [(each, tasks.get(each.task or "")) for each in found]
+
+    def describing(self, id: str) -> tuple[StoredDocument, StoredReplication | None] | None:
+        """One document, or its deletion, with the task that it describes: as of one moment."""
+        with self._database.snapshot() as connection:
+            found = self.documents.get(connection, id)
+            row = connection.exec_driver_sql(self._one, (found.task,)).first() if found and found.task else None
+        return None if found is None else (found, None if row is None else StoredReplication(*row))
 
     def put_document(
         self, id: str, rev: str | None, body: str, task: tuple[str, str], secret: Secret, who: str, count_max: int

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from sqlalchemy import bindparam, delete, func, literal_column, null, select, update
+from sqlalchemy import Connection, bindparam, delete, func, literal_column, null, select, update
 
 from feeds.revisions import Revision, next_revision
-from feeds.storage.database import Database
 from feeds.storage.schema import replicator
 from feeds.storage.statements import Statements
 from feeds.storage.transaction import Transaction
@@ -38,10 +37,9 @@ class StoredDocument:
 
 
 class StoredDocuments:
-    """The documents of one store. Thread-safe; what takes a transaction is a part of it."""
+    """The documents of one store. Thread-safe; what takes a connection or a transaction is a part of it."""
 
-    def __init__(self, database: Database, statements: Statements) -> None:
-        self._database = database
+    def __init__(self, statements: Statements) -> None:
         sql = statements.sql
         mine = replicator.c.id == bindparam("id")
         after = replicator.c.seq > bindparam("seq")
@@ -62,16 +60,13 @@ class StoredDocuments:
             delete(replicator).where(replicator.c.body.is_(None), replicator.c.seq < bindparam("head") - old), "head"
         )
 
-    def after(self, seq: int) -> list[StoredDocument]:
+    def after(self, connection: Connection, seq: int) -> list[StoredDocument]:
         """Every one that has changed since, deletions among them, in the order of their changes."""
-        with self._database.reading() as connection:
-            rows = connection.exec_driver_sql(self._after, (seq,)).all()
-        return [StoredDocument(*row) for row in rows]
+        return [StoredDocument(*row) for row in connection.exec_driver_sql(self._after, (seq,))]
 
-    def get(self, id: str) -> StoredDocument | None:
+    def get(self, connection: Connection, id: str) -> StoredDocument | None:
         """One of them, or its deletion."""
-        with self._database.reading() as connection:
-            row = connection.exec_driver_sql(self._one, (id,)).first()
+        row = connection.exec_driver_sql(self._one, (id,)).first()
         return None if row is None else StoredDocument(*row)
 
     def find(self, transaction: Transaction, id: str) -> StoredDocument | None:

@@ -93,6 +93,16 @@ def parse_address(url: str) -> Address | StorePlace:
     )
 
 
+def checked_token(token: str) -> str:
+    """The token, which is sent in a header; BadRequest where it cannot be, without what it says."""
+    if not token.isascii() or not token.isprintable():
+        raise BadRequest(
+            "The token has characters that cannot be sent: only those of ASCII can, and no control characters.",
+            hint="See that it was copied whole, without the end of its line.",
+        )
+    return token
+
+
 def _prefix_and_barrel(path: str) -> tuple[str, str]:
     """The last level, and those before it with a closing `/`."""
     before, slash, barrel = path.strip("/").rpartition("/")

@@ -5,12 +5,15 @@ A certificate is always checked: by an authority that is named, or by those that
 
 from __future__ import annotations
 
+import logging
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
 from feeds.errors import BadRequest
+
+log = logging.getLogger("spile.listeners")
 
 Names = tuple[str, str, str]
 """What somebody calls the files of the authority, of the client's certificate and of its key."""
@@ -40,7 +43,7 @@ class TlsFiles:
         given = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
         named = dict(given)
         strange = [name for name in named if name not in IN_URL]
-        if strange or len(named) != len(given) or not all(named.values()):
+        if strange or len(named) != len(given) or not all(file and file.isprintable() for file in named.values()):
             raise ValueError(f"behind `?` stand {', '.join(IN_URL)}, each once, with a file; not {query!r:.100}")
         return cls(**named)
 
@@ -55,6 +58,16 @@ class TlsFiles:
         """What checks the other side, and shows our certificate; the files are read. BadRequest says what is wrong
         with them."""
         return tls_context(self.ca, self.cert, self.key)
+
+    def read_again(self, context: ssl.SSLContext) -> None:
+        """Have connections that this makes from now on use the files as they are by now."""
+        try:
+            if self.ca is not None:
+                context.load_verify_locations(self.ca)
+            if self.cert is not None:
+                context.load_cert_chain(self.cert, self.key, password=_no_password)
+        except (OSError, ssl.SSLError) as fault:
+            log.warning("Files for TLS cannot be read again: %s", file_words(fault, self.cert or self.ca))
 
 
 NO_FILES = TlsFiles()

@@ -12,7 +12,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from feeds.errors import BadRequest, SpileError
 from listeners.errors import LinkLost, Unreached, error_of
 from listeners.following import Events
-from listeners.links.address import Address
+from listeners.links.address import Address, checked_token
 from listeners.links.tls import HINT, tls_words
 
 # An array has 64 KiB, unless one document alone is larger; documents have 8 MiB where nobody raised the limit.
@@ -42,7 +42,7 @@ class WebSocketLink:
     def __init__(self, address: Address, *, token: str | None = None) -> None:
         """To the address; `token` is sent as a bearer's, else the address's user and password if it has them."""
         self._address = address
-        self._token = token
+        self._token = None if token is None else checked_token(token)
         self._socket: ClientConnection | None = None
         self._reader: asyncio.Task[None] | None = None
 

@@ -38,7 +38,7 @@ def beside_held(doc: Fetched, known: Iterable[str]) -> Fetched:
         return doc
     head = _head(doc.json)
     held = _newest(head.revisions, known)
-    blobs = tuple(blob for blob in doc.blobs if head.attachments[blob.name].get("revpos", held + 1) > held)
+    blobs = tuple(blob for blob in doc.blobs if (head.attachments[blob.name].get("revpos") or held + 1) > held)
     return doc if len(blobs) == len(doc.blobs) else replace(doc, blobs=blobs)
 
 

@@ -52,7 +52,7 @@ class DetectingPeer:
         """The right one of both."""
         if not self._known:
             strange: list[BadPeer] = []
-            for peer in self._kinds:
+            for peer in tuple(self._kinds):  # others who find it out meanwhile turn them round
                 try:
                     await peer.store()
                     break

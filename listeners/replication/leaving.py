@@ -12,6 +12,7 @@ from feeds.errors import Conflict, NotFound, SpileError, TooLarge
 from feeds.revisions import GENERATION_MAX
 from feeds.rows import Row
 from listeners.replication.comparing import compared
+from listeners.replication.errors import BadPeer
 from listeners.replication.peer import Peer, Refusals
 from listeners.replication.progress import Progress
 from listeners.replication.retrying import Attempt
@@ -29,11 +30,11 @@ async def purge_left(rows: Sequence[Row], source: Peer, target: Peer, attempt: A
     """Purge the target's leaves of these documents that the source knows, as they are there by now.
 
     Counted are the documents from which something was taken. One that changes whenever it is to be purged, or may
-    not be, is refused by name.
+    not be, or is still there afterwards, is refused by name.
     """
     told = {row.id: row for row in rows}
     waiting: Iterable[str] = list(told)
-    purged: set[str] = set()
+    purged: dict[str, set[str]] = {}
     conflicts: Counter[str] = Counter()
     vague: set[str] = set()
 
@@ -43,11 +44,16 @@ async def purge_left(rows: Sequence[Row], source: Peer, target: Peer, attempt: A
 
     while waiting:
         there = await compared(target, {id: [_BEYOND_ALL] for id in waiting}, attempt, refused)
-        leaves = {id: list(ancestors) for id, (_, ancestors) in there.items()}
+        leaves = {id: list(ancestors) for id, (_, ancestors) in there.items() if id in told}
         strange = {id: each for id, revs in leaves.items() if (each := _beside(revs, told[id].changes))}
         unknown = await compared(source, strange, attempt, refused)
         ours = {id: _beside(revs, unknown.get(id, ((), ()))[0])[:LEAVES_MAX] for id, revs in leaves.items()}
         asked = {id: revs for id, revs in ours.items() if revs and id not in vague}
+        for id in [id for id, revs in asked.items() if not purged.get(id, set()).isdisjoint(revs)]:
+            progress.refuse(
+                id, told[id].rev, BadPeer(f"{target.name} says that it has purged {id!r:.80}, and it is still there")
+            )
+            del asked[id], purged[id]
         if not asked:
             break
         refusals: dict[str, SpileError] = {}
@@ -56,7 +62,9 @@ async def purge_left(rows: Sequence[Row], source: Peer, target: Peer, attempt: A
             part = {id: asked[id] for id in ids[begin : begin + _TOGETHER]}
             refusals.update(await attempt(lambda part=part: _purged(target, part)))  # type: ignore[misc]
         # One that is not there any more was taken by a purge of which the answer was lost.
-        purged |= {id for id in asked if isinstance(refusals.get(id), NotFound | None)}
+        for id in asked:
+            if isinstance(refusals.get(id), NotFound | None):
+                purged.setdefault(id, set()).update(asked[id])
         for id, error in refusals.items():
             conflicts[id] += 1
             if isinstance(error, NotFound) or (isinstance(error, Conflict) and conflicts[id] < _CONFLICTS_MAX):

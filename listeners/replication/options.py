@@ -26,7 +26,7 @@ class Options:
     as the source knows them, are purged at the target."""
     on_leave: Callable[[Row], None] | None = None
     in_flight: int = 4
-    """Batches on their way at once; the reading waits for the first of them."""
+    """Batches on their way at once; the reading waits for the first of them. One where leaves are purged."""
     checkpoint_s: float = 5.0
     """Seconds between checkpoints while it is busy; what is lost by a crash is asked for again, and found there."""
     patience: Patience | None = None

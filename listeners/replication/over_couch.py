@@ -27,7 +27,14 @@ from listeners.replication.over_couch_changes import Feed
 from listeners.replication.over_couch_contents import Contents
 from listeners.replication.over_couch_reading import Reading
 from listeners.replication.over_couch_session import SessionAuth
-from listeners.replication.over_couch_words import NotServed, couch_refusal, in_query, seq_number, seq_text
+from listeners.replication.over_couch_words import (
+    NotServed,
+    couch_refusal,
+    in_query,
+    plain_number,
+    seq_number,
+    seq_text,
+)
 from listeners.replication.over_couch_writing import Writing
 from listeners.replication.peer import (
     Blob,
@@ -41,7 +48,7 @@ from listeners.replication.peer import (
     Told,
     Wanted,
 )
-from listeners.replication.requests import Requests, base_of, segment
+from listeners.replication.requests import ABSENT_HINT, Requests, base_of, segment
 from listeners.replication.spooled import Spool
 
 _encode = msgspec.json.Encoder().encode
@@ -123,7 +130,13 @@ class CouchPeer:
         return uuid if isinstance(uuid, str) and uuid else self._requests.base
 
     async def _info(self) -> _Info:
-        return await self._requests.json("GET", self._place + "/", _Info)
+        try:
+            return await self._requests.json("GET", self._place + "/", _Info)
+        except NotFound as error:
+            raise NotFound(
+                f"There is no database {self._database!r} at {self._requests.base}: {error.reason}",
+                hint=ABSENT_HINT,
+            ) from error
 
     def _life(self, info: _Info) -> str:
         """What tells one life of the database from the next: when it was made, where the server tells that.
@@ -146,8 +159,9 @@ class CouchPeer:
             raise self._anew()
         if seq_text(info.update_seq) == position:
             return 0
-        if isinstance(info.update_seq, int) and position.isdigit():
-            return max(0, info.update_seq - int(position))
+        at = plain_number(position)
+        if isinstance(info.update_seq, int) and at is not None:
+            return max(0, info.update_seq - at)
         path = f"{self._place}/_changes" + in_query(since=position, limit=0)
         with suppress(BadRequest):
             return (await self._requests.json("GET", path, _Pending)).pending
@@ -158,7 +172,8 @@ class CouchPeer:
     ) -> AsyncGenerator[Page, None]:
         info = await self._info()
         self._read_epoch = self._life(info)
-        if since is not None and since.isdigit() and int(since) > (seq_number(info.update_seq) or 0):
+        at = None if since is None else plain_number(since)
+        if at is not None and at > (seq_number(info.update_seq) or 0):
             since = None  # of another life
         feed = Feed(self._requests, self._place, filter, docs=docs and _pays(since, filter), follow=follow)
         async with aclosing(feed.pages(since, told)) as pages:
@@ -203,8 +218,10 @@ class CouchPeer:
         return blob.digest
 
     async def write(self, docs: Sequence[Fetched], handles: Handles) -> list[bool | SpileError]:
-        self._uncommitted = True
-        return await self._writing.write(docs)
+        try:
+            return await self._writing.write(docs)
+        finally:
+            self._uncommitted = True  # not before: a commit while it is on its way does not count for it
 
     async def purge(self, revs: Mapping[str, Sequence[str]]) -> Refusals:
         try:
@@ -214,6 +231,8 @@ class CouchPeer:
             raise BadRequest(
                 f"{self.name} does not purge: {error.reason}", hint="Let what leaves the filter stay there."
             ) from None
+        finally:
+            self._uncommitted = True
         gone = Conflict("A named revision is no leaf any more")
         return {id: gone for id, asked in revs.items() if not set(asked) <= set(done.purged.get(id, ()))}
 
@@ -250,7 +269,8 @@ class CouchPeer:
         except (NotFound, NotServed):
             pass  # a server that commits before it answers
         else:
-            if self._epoch.partition("+")[0] not in ("", str(done.instance_start_time or "0")):
+            made = done.instance_start_time
+            if made is not None and self._epoch.partition("+")[0] not in ("", str(made or "0")):
                 raise self._anew()
         if self._life(await self._info()) != self._epoch != "":
             raise self._anew()

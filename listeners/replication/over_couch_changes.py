@@ -18,6 +18,7 @@ from feeds.matching import PathFilter
 from feeds.patterns import parse_patterns
 from feeds.rows import Row
 from listeners.backoff import Backoff
+from listeners.replication.errors import BadPeer
 from listeners.replication.filters import Filter
 from listeners.replication.options import A_WHILE, FOREVER
 from listeners.replication.over_couch_words import NotServed, in_query, seq_number, seq_text
@@ -126,6 +127,8 @@ class Feed:
         last = seq_text(answer.last_seq if answer.last_seq is not None or not told else told[-1].seq)
         if answer.last_seq is None and not told:
             last = at
+        if told and last == at:
+            raise BadPeer(f"The source tells of changes behind {at:.80}, and stays there")
         if self._wish.selector is not None and told:
             told = await self._whole([each.id for each in told])
         level = not answer.results
@@ -173,13 +176,19 @@ class Feed:
         if wish.docs and wish.selector is None:
             options["include_docs"] = True
         path = f"{self._place}/_changes" + in_query(**options)
-        most = PAGE_BYTES_MAX if self._rows > 1 else None
+        most = PAGE_BYTES_MAX if (limit or self._rows) > 1 else None
         answer = await self._requests.send("GET" if body is None else "POST", path, body, bytes_max=most)
         return self._requests.read(answer.content, _Answer)
 
     async def _whole(self, ids: list[str]) -> list[_Told]:
         """These documents with all their leaves: a selector leaves those out that it does not match."""
-        answer = await self._read(_Wish(self._wish.docs, ids), FIRST, waits=False, limit=max(1, len(ids)))
+        try:
+            answer = await self._read(_Wish(self._wish.docs, ids), FIRST, waits=False, limit=len(ids))
+        except TooLarge:
+            if len(ids) == 1:
+                raise
+            half = len(ids) // 2
+            return await self._whole(ids[:half]) + await self._whole(ids[half:])
         return answer.results
 
     def _row(self, told: _Told) -> Row | None:
@@ -206,7 +215,10 @@ class Feed:
         row.paths = []
         if row.deleted:
             return row  # nobody can tell from here what was deleted
-        body = {key: value for key, value in _decode(doc or b"{}").items() if key[:1] != "_"}
-        row.paths = self._patterns.matching(row.id, _encode(body), False)
+        try:
+            body = {key: value for key, value in _decode(doc or b"{}").items() if key[:1] != "_"}
+            row.paths = self._patterns.matching(row.id, _encode(body), False)
+        except (msgspec.MsgspecError, RecursionError):
+            row.paths = list(self._filter.patterns)  # what no Spile takes: the target says why, and it is named
         row.removed = not row.paths
         return row if row.paths or self._leaves else None

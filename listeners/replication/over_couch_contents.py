@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from feeds.attachments.given import LINK_BYTES_MAX, read_digest
+from feeds.attachments.given import ATTACHMENTS_MAX, LINK_BYTES_MAX, read_digest
 from feeds.attachments.inflating import Inflating
 from feeds.attachments.links import is_link_type, type_of_link
 from feeds.errors import BadRequest, NotFound, SpileError, TooLarge
@@ -69,6 +69,9 @@ class Contents:
         checked = verified_or_not(wanted.id, wanted.rev, _encode(fields))
         if isinstance(checked, SpileError) or not told:
             return checked
+        if len(told) > ATTACHMENTS_MAX:
+            many = f"{wanted.rev} of {wanted.id!r:.80} has {len(told)} attachments"
+            return TooLarge(f"{many}; a document may have {ATTACHMENTS_MAX}")
         held = held_generation(checked.json, wanted.known)
         calls = (self._stub_or_not(wanted, name, each, held) for name, each in told.items())
         stubs = dict(zip(told, await together(calls, "spile couch attachment"), strict=True))
@@ -97,12 +100,14 @@ class Contents:
 
     async def _stub(self, wanted: Wanted, name: str, told: _Told, held: int) -> dict[str, Any]:
         """The attachment in Spile's words: one that an ancestor has by its name alone, unless more is known."""
-        kept = {"content_type": told.content_type, "revpos": told.revpos}
+        # A CouchDB that was not told when it came has 0, which says nothing.
+        revpos = told.revpos if told.revpos is not None and told.revpos > 0 else None
+        kept = {"content_type": told.content_type, "revpos": revpos}
         stub: dict[str, Any] = {key: value for key, value in kept.items() if value is not None}
         is_link = is_link_type(told.content_type) and told.length <= LINK_BYTES_MAX
         key = (wanted.id, name, told.digest, told.length)
         digest = self._known.get(key)
-        if digest is None and told.revpos is not None and told.revpos <= held:
+        if digest is None and revpos is not None and revpos <= held:
             # Of a link that was shown as a text the length is another one.
             return {**stub, "stub": True} if is_link else {**stub, "stub": True, "length": told.length}
         if is_link:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MIXED: Final = "multipart/mixed"
 _BOUNDARY_MAX: Final = 70
+_PART_BYTES: Final = 64
+"""What a part counts for besides its text: so many without any are too much as well."""
 
 
 async def texts_in(pieces: AsyncIterable[bytes], content_type: str, bytes_max: int) -> list[bytes]:
@@ -86,7 +88,7 @@ class _Parts:
         kind = self._head.get("content-type", "")
         self._text.clear()
         self._inner = None
-        if kind.lower().startswith("multipart/"):
+        if kind.lower().startswith("multipart/") and not self._first_only:
             self._inner = _Parts(kind, self._left, first_only=True)
 
     def part_data(self, data: bytes, start: int, end: int) -> None:
@@ -101,7 +103,9 @@ class _Parts:
         found = [bytes(self._text)] if self._inner is None else self._inner.texts
         if self._begun > 1 and self._first_only:
             return
-        self._left -= sum(map(len, found))
+        self._left -= _PART_BYTES + sum(map(len, found))
+        if self._left < 0:
+            raise TooLarge("The revisions of a document are too many to be read together")
         self.texts += found
         self._text.clear()
 

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from feeds.errors import BadRequest, NotFound, SpileError, TooLarge
-from listeners.replication.errors import BadPeer
+from listeners.replication.errors import BadPeer, Unfit
 from listeners.replication.over_couch_contents import ASKED_AT_ONCE, Contents
 from listeners.replication.over_couch_parts import MIXED, texts_in
 from listeners.replication.over_couch_words import NotServed, document_path, document_refusal, in_query
@@ -82,6 +82,9 @@ class Reading:
             found = await self._in_bulk(wanted)
         if found is None:
             found = await self._one_by_one(wanted)
+        for each in found.values():
+            if isinstance(each, SpileError) and each.retryable:
+                raise each  # it says nothing of the document: all are asked for again
         return await together(
             (self._native(each, found[each.id, each.rev]) for each in wanted), "spile couch revision"
         )
@@ -189,7 +192,7 @@ def _answer_to(
         strange = verified_or_not(wanted.id, wanted.rev, other)
         if isinstance(strange, SpileError):
             return strange
-    return NotFound(f"{wanted.rev} of {wanted.id!r:.80} was not answered")
+    return Unfit(f"{wanted.rev} of {wanted.id!r:.80} was asked for, and nothing was said of it")
 
 
 def _part(text: bytes) -> _Each:

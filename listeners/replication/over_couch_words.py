@@ -28,7 +28,8 @@ from listeners.replication.errors import BadPeer
 from listeners.replication.requests import segment
 
 _BELOW = ("_design/", "_local/")
-_NUMBER = re.compile(r'[\s\["]*(\d+)')
+_DIGITS_MAX = 18  # of what a server counts; of more it is a name
+_NUMBER = re.compile(rf'[\s\["]*([0-9]{{1,{_DIGITS_MAX}}})(?![0-9])')
 _encode = msgspec.json.Encoder().encode
 
 
@@ -101,7 +102,9 @@ def couch_refusal(status: int, body: bytes) -> SpileError | None:
 
 def document_refusal(name: str, reason: Any) -> SpileError:
     """The error of one document among many."""
-    return _NAMES.get(name, BadRequest)(_reason(name, reason))
+    # As a function that validates documents may say what it does not like: asking again does not help.
+    kind = BadRequest if name == "unknown_error" else _NAMES.get(name, BadRequest)
+    return kind(_reason(name, reason))
 
 
 def _reason(name: str, reason: Any) -> str:
@@ -131,6 +134,11 @@ def seq_number(seq: Any) -> int | None:
     """How far a sequence is, where it begins with a number as most do."""
     found = _NUMBER.match(seq_text(seq))
     return None if found is None else int(found[1])
+
+
+def plain_number(position: str) -> int | None:
+    """A position of a server that counts with numbers; None for one of another kind."""
+    return seq_number(position) if position.isascii() and position.isdigit() else None
 
 
 def in_query(**options: Any) -> str:

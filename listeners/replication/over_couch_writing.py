@@ -29,6 +29,7 @@ from feeds.errors import (
     TooLarge,
     Unauthorized,
 )
+from listeners.replication.errors import BadPeer
 from listeners.replication.over_couch_words import NotServed, document_path, document_refusal, in_query
 from listeners.replication.peer import Fetched
 from listeners.replication.requests import Requests
@@ -84,36 +85,50 @@ class Writing:
             if not row.error:
                 continue
             error = document_refusal(str(row.error), row.reason or row.message)
-            for doc in docs:
-                if doc.id == row.id and row.rev in (None, doc.rev):
-                    refused[doc.id, doc.rev] = error
+            named = [doc for doc in docs if doc.id == row.id and row.rev in (None, doc.rev)]
+            if not named and len(docs) > 1:
+                raise BadRequest(f"One of {len(docs)} documents is refused, and not said which: {error.reason}")
+            refused |= {(doc.id, doc.rev): error for doc in named or docs}
         return refused
 
     async def _alone(self, doc: Fetched) -> dict[tuple[str, str], SpileError]:
         """Write a document with its contents; what refused it, if anything did."""
         async with self._writes:
+            refusal = await self._refusal(doc)
+        for blob in doc.blobs:
+            self._spool.taken(blob.digest)
+        return {} if refusal is None else {(doc.id, doc.rev): refusal}
+
+    async def _refusal(self, doc: Fetched) -> SpileError | None:
+        try:
             try:
                 await self._put(doc)
             except Unauthorized:
                 await self._put(doc)  # the cookie was renewed meanwhile, and a body that is read once is sent again
-            except NotFound as error:
-                await self._exists()
-                return {(doc.id, doc.rev): error}
-            except _PASSING as error:
-                return {(doc.id, doc.rev): error}
-        for blob in doc.blobs:
-            self._spool.taken(blob.digest)
-        return {}
+        except (NotFound, Unauthorized) as error:
+            await self._exists()  # where it is there, and we are let in, this document alone is meant
+            return error
+        except _PASSING as error:
+            return error
+        return None
 
     async def _put(self, doc: Fetched) -> None:
         path = self._place + document_path(doc.id) + in_query(new_edits=False)
         text, contents = self._told(doc)
         if not contents:
-            await self._requests.send("PUT", path, text)
-            return
-        related = _Related(text, contents, self._spool)
-        async with aclosing(related.pieces()) as body:
-            await self._requests.send("PUT", path, body, headers=related.headers)
+            answer = await self._requests.send("PUT", path, text)
+        else:
+            related = _Related(text, contents, self._spool)
+            async with aclosing(related.pieces()) as body:
+                answer = await self._requests.send("PUT", path, body, headers=related.headers)
+        told = answer.content
+        if not told.lstrip().startswith(b"["):
+            told = b"[%b]" % told  # PouchDB's says as little as of many, which is no more than what was refused
+        for row in self._requests.read(told, list[_Row]):
+            if row.error:
+                raise document_refusal(str(row.error), row.reason or row.message)
+            if row.rev != doc.rev:
+                raise BadPeer(f"{self._requests.base} was sent {doc.rev} of {doc.id!r:.80}, and took {row.rev!r:.80}")
 
     def _told(self, doc: Fetched) -> tuple[bytes, list[tuple[str, str, Spooled]]]:
         """The document in CouchDB's words, and the contents that follow it: (name, type, content).
@@ -127,14 +142,15 @@ class Writing:
         follow = {blob.name for blob in doc.blobs}
         contents = []
         for name, stub in stubs.items():
-            if "link" in stub:
+            if stub.get("link") is not None:
                 stubs[name] = {
                     "content_type": link_type(stub.get("content_type")),
                     "revpos": stub.get("revpos", 1),
                     "data": b64encode(stub["link"].encode()).decode(),
                 }
                 continue
-            kind, digest = stub.setdefault("content_type", DEFAULT_TYPE), stub.pop("digest", "")
+            kind = stub["content_type"] = stub.get("content_type") or DEFAULT_TYPE
+            digest = stub.pop("digest", None) or ""
             content = self._spool.find(digest) if name in follow else None
             if name in follow and content is None:
                 raise MissingStub(f"{name!r:.80} of {doc.id!r:.80} is not at hand", name=name, digest=digest)

@@ -45,7 +45,7 @@ from listeners.replication.peer import (
     Told,
     Wanted,
 )
-from listeners.replication.requests import Requests, segment
+from listeners.replication.requests import ABSENT_HINT, Requests, segment
 from listeners.replication.streamed import asked_stream, streamed_pages
 
 log = logging.getLogger("spile.replication")
@@ -55,6 +55,7 @@ _ASKED_AT_ONCE = 8
 _RESUMES_MAX = 5  # of one content without getting any further
 _RESTS_S = (0.2, 5.0)  # waits of a content that does not get any further, and for a target that is busy with it
 _DAMAGED_MAX = 2  # times that a part is sent again which did not arrive as it was sent
+_OFFSET_DIGITS_MAX = 18
 _BROKEN_MAX = 100  # uploads that may be gone on with; of older ones the target forgets what came
 
 _encode = msgspec.json.Encoder().encode
@@ -118,7 +119,12 @@ class HttpPeer:
         return welcome.store
 
     async def _info(self) -> _Info:
-        info = await self._requests.json("GET", self._place, _Info)
+        try:
+            info = await self._requests.json("GET", self._place, _Info)
+        except NotFound as error:
+            raise NotFound(
+                f"There is no barrel {self._address.barrel!r} at {self._requests.base}", hint=ABSENT_HINT
+            ) from error
         self._epoch = info.epoch
         return info
 
@@ -261,12 +267,15 @@ class HttpPeer:
         except NotFound:
             return None
         complete = answer.headers.get("upload-complete") == "?1"
-        return _Upload(upload, int(answer.headers.get("upload-offset", "0")), complete)
+        offset = answer.headers.get("upload-offset", "0")
+        if not offset.isascii() or not offset.isdigit() or len(offset) > _OFFSET_DIGITS_MAX:
+            raise BadPeer(f"{self.name} does not say how far an upload is: {offset!r:.80}")
+        return _Upload(upload, int(offset), complete)
 
     async def _send_parts(self, begun: _Upload, blob: Blob, read: Read) -> None:
         place, offset, complete = self._upload(begun.upload), begun.size, begun.complete
         tries = damaged = 0
-        rests = Backoff(*_RESTS_S)
+        reached, rests = offset, Backoff(*_RESTS_S)
         while not complete:
             try:
                 async with aclosing(parts(read, offset, blob.length, PART_BYTES)) as pieces:
@@ -281,8 +290,10 @@ class HttpPeer:
                             told = await self._requests.json("PATCH", place, _Upload, part, headers=headers)
                         except NotFound as gone:
                             raise Unavailable(gone.reason) from None  # it was given up: it is begun anew
-                        offset, complete, tries, damaged = told.size, told.complete, 0, 0
-                        rests.reset()
+                        offset, complete = told.size, told.complete
+                        if offset > reached:
+                            reached, tries, damaged = offset, 0, 0
+                            rests.reset()
                 if not complete:
                     raise Unfit(f"The source gave {offset} of the {blob.length} bytes of {blob.digest}")
             except SpileError as error:

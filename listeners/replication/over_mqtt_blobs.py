@@ -9,7 +9,7 @@ from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import msgspec
 
@@ -39,7 +39,7 @@ class _Range(msgspec.Struct):
 
 class _Received(msgspec.Struct):
     id: str
-    received: int
+    received: Annotated[int, msgspec.Meta(ge=0)]
     digest: str | None = None
 
 
@@ -145,7 +145,7 @@ class _Sending:
         self._part_bytes = part_bytes
         self._upload = reached.upload
         self._id = reached.id
-        self._offset = reached.offset
+        self._offset = self._furthest = reached.offset
         self._rests = _Rests()
 
     @property
@@ -162,7 +162,7 @@ class _Sending:
             except Conflict as error:
                 # The service stands elsewhere, or was started anew and knows only the upload's id.
                 self._upload = self._id or self._upload
-                self._offset = int(error.details.get("size", 0))
+                self._offset = max(0, int(error.details.get("size", 0)))
                 await self._rests.after(error, helps=True)
             except SpileError as error:
                 await self._rests.after(error)
@@ -178,7 +178,9 @@ class _Sending:
                 async for end, task in waiting:
                     told = await task
                     self._id, self._offset = told.id, told.received
-                    self._rests.goes_on()
+                    if self._offset > self._furthest:
+                        self._furthest = self._offset
+                        self._rests.goes_on()
                     if told.digest is not None:
                         return told.id
                     if told.received != end:
@@ -240,8 +242,10 @@ class _Rests:
     async def after(self, error: SpileError, *, helps: bool = False) -> None:
         """Wait, if to go on may help; raises the error where not."""
         self._tries += 1
-        if not (error.retryable or helps) or self._tries > _RESUMES_MAX:
+        if not (error.retryable or helps):
             raise error
+        if self._tries > _RESUMES_MAX:
+            raise error if error.retryable else Unavailable(error.reason)
         await asyncio.sleep(self._backoff.next())
 
     def goes_on(self) -> None:

@@ -13,6 +13,8 @@ from typing import Any, Literal
 from feeds.errors import SpileError
 
 REFUSALS_MAX = 100
+_NAME_MAX = 512  # characters of an id or a revision, which a peer may give as long as it likes
+_REASON_MAX = 2_000
 _RATE_S = 10.0
 
 State = Literal["starting", "running", "idle", "waiting", "stopped", "done", "failed"]
@@ -79,13 +81,13 @@ class Progress:
         if state != self.state:
             self.since = self.clock()
         self.state = state
-        self.reason = None if error is None else error.reason
+        self.reason = None if error is None else error.reason[:_REASON_MAX]
         self.code = None if error is None else error.code
 
     def refuse(self, id: str, rev: str, error: SpileError) -> None:
         """This revision does not go over."""
         self.refused += 1
-        self.refusals.append(Refusal(id, rev, error.code, error.reason))
+        self.refusals.append(Refusal(id[:_NAME_MAX], rev[:_NAME_MAX], error.code, error.reason[:_REASON_MAX]))
 
     def wrote(self, count: int, size: int) -> None:
         """These are at the target."""

@@ -5,6 +5,7 @@ Redirects are not followed: what was meant for one service is sent to no other.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeAlias, TypeVar
@@ -13,9 +14,9 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from feeds.errors import SpileError, Timeout, TooLarge, Unavailable
+from feeds.errors import BadRequest, SpileError, Timeout, TooLarge, Unauthorized, Unavailable
 from listeners.errors import Unreached, error_of
-from listeners.links.address import Address
+from listeners.links.address import Address, checked_token
 from listeners.links.tls import HINT, tls_words
 from listeners.replication.errors import BadPeer
 
@@ -25,8 +26,10 @@ Body: TypeAlias = "bytes | AsyncGenerator[bytes, None] | None"
 CONNECT_S_MAX = 10.0
 ANSWER_S_MAX = 60.0  # of silence; a body that is on its way may take longer
 ANSWER_BYTES_MAX = 128 << 20
+ABSENT_HINT = "Create it first, have it created (create_target), or check the name."
 CONNECTIONS_MAX = 96  # a replicator needs a quarter; of nested calls each may wait on one for as long as it lasts
 KEPT_MAX = 16
+_AFTER_DIGITS_MAX = 6  # of the seconds that a service wants us to wait
 
 _CODES = {400: "bad_request", 401: "unauthorized", 403: "forbidden", 404: "not_found", 413: "too_large"}
 _CODES |= {429: "rate_limited", 502: "unavailable", 503: "unavailable", 504: "timeout", 507: "storage_full"}
@@ -68,6 +71,10 @@ class Requests:
         `kind` is what is expected there, and `refusal` reads the errors of its kind.
         """
         self.base = base_of(address)
+        try:
+            httpx.URL(self.base).host  # noqa: B018
+        except (httpx.InvalidURL, UnicodeError) as fault:
+            raise BadRequest(f"{self.base[:200]} is no address: {fault}") from None
         self._hint = HINT if address.tls else Unreached.hint
         self._refusal = refusal
         self._kind = kind
@@ -75,15 +82,17 @@ class Requests:
             auth = None
         elif auth is None and address.user is not None:
             auth = httpx.BasicAuth(address.user, address.password or "")
+        self._files = address.files
+        self._tls = address.files.context() if address.tls else None
         self._client = httpx.AsyncClient(
             base_url=self.base,
-            headers=_ASKS if token is None else {**_ASKS, "Authorization": f"Bearer {token}"},
+            headers=_ASKS if token is None else {**_ASKS, "Authorization": f"Bearer {checked_token(token)}"},
             auth=auth,
             timeout=httpx.Timeout(ANSWER_S_MAX, connect=CONNECT_S_MAX),
             limits=httpx.Limits(max_connections=CONNECTIONS_MAX, max_keepalive_connections=KEPT_MAX),
             follow_redirects=False,
             trust_env=address.host not in ("127.0.0.1", "::1", "localhost"),
-            verify=address.files.context() if address.tls else False,
+            verify=self._tls or False,
         )
 
     async def json(self, method: str, path: str, kind: type[T], body: bytes | None = None, **more: Any) -> T:
@@ -132,7 +141,10 @@ class Requests:
         told = dict(headers or {})
         if body is not None:
             told.setdefault("Content-Type", "application/json")
-        request = self._client.build_request(method, path, content=body, headers=told)
+        try:
+            request = self._client.build_request(method, path, content=body, headers=told)
+        except httpx.InvalidURL as fault:
+            raise TooLarge(f"{method} {self.base}{path[:200]}… cannot be asked: {fault}") from None
         try:
             answer = await self._client.send(request, stream=True)
         except httpx.HTTPError as error:
@@ -160,9 +172,11 @@ class Requests:
         if isinstance(error, httpx.TimeoutException) and not isinstance(error, httpx.ConnectTimeout):
             return Timeout(f"{self.base} did not answer in time.")
         wrong = tls_words(error)
-        why = wrong or str(error) or type(error).__name__
+        if wrong is not None and self._tls is not None:
+            self._files.read_again(self._tls)  # somebody may have renewed them
+        why = wrong or _system_words(error) or str(error) or type(error).__name__
         kind = Unreached if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) else Unavailable
-        return kind(f"{self.base} cannot be reached: {why}.", hint=self._hint)
+        return kind(f"{self.base} cannot be reached: {why.rstrip('.')}.", hint=self._hint)
 
     async def _refused(self, answer: httpx.Response) -> SpileError:
         if answer.status_code < 400:
@@ -181,8 +195,10 @@ class Requests:
             if code is None and answer.status_code < 500:
                 return BadPeer(f"{self.base} answers with HTTP status {answer.status_code}.")
             error = error_of(code or "unavailable", f"{self.base} answers with HTTP status {answer.status_code}.")
+        if isinstance(error, Unauthorized):
+            error = Unauthorized(f"{self.base} does not let us in: {error.reason}", hint=error.hint)
         after = answer.headers.get("retry-after", "")
-        if after.isdigit():
+        if after.isascii() and after.isdigit() and len(after) <= _AFTER_DIGITS_MAX:
             error.details["retry_after"] = int(after)
         return error
 
@@ -197,6 +213,15 @@ def base_of(address: Address) -> str:
 def segment(text: str) -> str:
     """One segment of a path; dots are encoded where they alone would be taken for a step up."""
     return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+
+
+def _system_words(fault: BaseException | None) -> str | None:
+    """What the system says of a connection that failed, where it said anything."""
+    while fault is not None:
+        if isinstance(fault, OSError) and fault.errno is not None:
+            return os.strerror(fault.errno) if fault.errno > 0 else fault.strerror
+        fault = fault.__cause__ or fault.__context__
+    return None
 
 
 def _bare(headers: httpx.Headers) -> dict[str, str]:

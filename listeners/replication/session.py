@@ -47,7 +47,9 @@ class Session:
         self._progress = progress
         self._stop = stop
         self._batches = Batches(source, target, progress, self._try)
-        self._slots = asyncio.Semaphore(max(1, options.in_flight))
+        # A purge must not overtake what the source tells later: that the document came back.
+        self._in_flight = 1 if options.leaves == "purge" else max(1, options.in_flight)
+        self._slots = asyncio.Semaphore(self._in_flight)
         self._prefix = Prefix(None)
         self._id = ""
         self._session_id = uuid.uuid4().hex
@@ -135,7 +137,8 @@ class Session:
         rows = page.rows if self._ends[0].tells_expiry else _without_expiry(page.rows)
         going, left = await judged(rows, self._options.filter, self._batches)
         await self._batches.bring(going)
-        await self._tell_left(left)
+        newest = {row.id: row for row in rows}  # a document may have come back behind the row by which it left
+        await self._tell_left([row for row in left if newest[row.id] is row])
         self._finish(number)
 
     def _finish(self, number: int) -> None:
@@ -162,7 +165,7 @@ class Session:
         """Until no batch is on its way any more; when it is to stop, for a while only."""
         try:
             async with asyncio.timeout(_STOP_S_MAX if self._stop.is_set() else None) as patience:
-                for _ in range(max(1, self._options.in_flight)):
+                for _ in range(self._in_flight):
                     await self._slots.acquire()
         except TimeoutError:
             assert patience.expired()

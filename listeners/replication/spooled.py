@@ -10,11 +10,13 @@ import asyncio
 import errno
 import hashlib
 import tempfile
+import threading
 import time
 from base64 import b64encode
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, TypeVar
 
@@ -30,6 +32,7 @@ AWAITED_S = 3600.0
 """After that nobody waits for a content any more: its document was refused for another reason."""
 _SMALL_BYTES = 64 << 10  # held in memory: a file costs more
 _PIECE_BYTES = 256 << 10
+_ENTRY_BYTES = 512  # what each takes besides its bytes, that many small ones are not taken for nothing
 
 
 @dataclass(slots=True)
@@ -113,6 +116,7 @@ class Spool:
         self._kept: OrderedDict[str, Spooled] = OrderedDict()
         self._sizes = {True: 0, False: 0}  # of those in files, and of those in memory
         self._made: tempfile.TemporaryDirectory[str] | None = None
+        self._making = threading.Lock()  # contents are written on several threads
 
     def incoming(self) -> Incoming:
         """A content that is to come."""
@@ -133,7 +137,7 @@ class Spool:
         elif before is not None:
             content.awaited_until = before.awaited_until
         self._kept[content.digest] = content
-        self._sizes[content.path is not None] += content.length
+        self._sizes[content.path is not None] += content.length + _ENTRY_BYTES
         self._make_room()
 
     def taken(self, digest: str) -> None:
@@ -165,24 +169,30 @@ class Spool:
             self._made = None
 
     def _folder(self) -> Path:
-        if self._made is None:
-            self._made = tempfile.TemporaryDirectory(prefix="spile-contents-")
-        return Path(self._made.name)
+        with self._making:
+            if self._made is None:
+                self._made = tempfile.TemporaryDirectory(prefix="spile-contents-")
+            return Path(self._made.name)
 
     def _make_room(self) -> None:
         bounds = {True: FILES_BYTES_MAX, False: MEMORY_BYTES_MAX}
-        if all(self._sizes[kind] <= bounds[kind] for kind in bounds):
-            return
+        over = {kind: self._sizes[kind] - bounds[kind] for kind in bounds}
         now = self._clock()
-        for digest, each in list(self._kept.items())[:-1]:  # the newest is wanted for something
+        going: list[str] = []
+        for digest, each in islice(self._kept.items(), max(0, len(self._kept) - 1)):  # the newest is wanted now
+            if max(over.values()) <= 0:
+                break
             kind = each.path is not None
-            if self._sizes[kind] > bounds[kind] and each.awaited_until <= now:
-                self._drop(digest)
+            if over[kind] > 0 and each.awaited_until <= now:
+                over[kind] -= each.length + _ENTRY_BYTES
+                going.append(digest)
+        for digest in going:
+            self._drop(digest)
 
     def _drop(self, digest: str) -> Spooled | None:
         gone = self._kept.pop(digest, None)
         if gone is not None:
-            self._sizes[gone.path is not None] -= gone.length
+            self._sizes[gone.path is not None] -= gone.length + _ENTRY_BYTES
             if gone.path is not None:
                 gone.path.unlink(missing_ok=True)  # who reads it has it open
         return gone

@@ -87,7 +87,10 @@ def _blobs(id: str, rev: str, told: dict[str, Any]) -> tuple[Blob, ...]:
 
 
 def check_revisions(id: str, revs: list[str]) -> None:
-    """Refuse a row whose leaves are no revisions."""
+    """Refuse a row that names no document, or whose leaves are no revisions."""
+    if not id or (id[0] == "_" and not id.startswith("_design/")):
+        # Targets that know `_local` documents among others would write over checkpoints.
+        raise Unfit(f"The source tells of {id!r:.80}, and no document of a log is called so")
     for rev in revs:
         try:
             Revision.parse(rev)

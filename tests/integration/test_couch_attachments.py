@@ -197,6 +197,27 @@ async def test_the_token_is_everyones_password(guarded: Served) -> None:
     assert (await guarded.client.get(DB, headers={"Authorization": "Bearer secret"})).status_code == 200
 
 
+async def test_who_gives_a_name_is_called_by_it(guarded: Served) -> None:
+    bearer = {"Authorization": "Bearer secret"}
+    for given, name in (
+        ({"auth": ("ann", "secret")}, "ann"),
+        ({"auth": ("", "secret")}, "token"),
+        ({"headers": bearer}, "token"),
+    ):
+        told = await guarded.client.get("/couch/_session", **given)  # type: ignore[arg-type]
+        assert told.json()["userCtx"] == {"name": name, "roles": ["_admin"]}
+
+
+async def test_who_is_refused_is_told_what_to_send(guarded: Served) -> None:
+    nothing = await guarded.client.get(DB)
+    assert nothing.json()["reason"] == "This service asks for a token: any name will do, with the token as password."
+    for auth in (("ann", "wrong"), ("ann", "")):
+        wrong = await guarded.client.get(DB, auth=auth)
+        assert wrong.json()["reason"].startswith("The password or token is not this service's")
+        session = await guarded.client.get("/couch/_session", auth=auth)
+        assert (session.status_code, session.json()["error"]) == (401, "unauthorized")
+
+
 async def test_a_session_lasts_until_it_ends(guarded: Served) -> None:
     wrong = await guarded.client.post("/couch/_session", data={"name": "ann", "password": "wrong"})
     assert (wrong.status_code, wrong.json()["error"]) == (401, "unauthorized")
@@ -204,7 +225,8 @@ async def test_a_session_lasts_until_it_ends(guarded: Served) -> None:
     assert (right.status_code, right.json()["name"]) == (200, "ann")
     assert "HttpOnly" in right.headers["set-cookie"]
     assert (await guarded.client.get(DB)).status_code == 200  # by the cookie that httpx keeps
-    assert (await guarded.client.get("/couch/_session")).json()["info"]["authenticated"] == "cookie"
+    told = (await guarded.client.get("/couch/_session")).json()
+    assert (told["info"]["authenticated"], told["userCtx"]["name"]) == ("cookie", "ann")
     await guarded.client.delete("/couch/_session")
     assert (await guarded.client.get(DB)).status_code == 401
     forged = {"Cookie": "AuthSession=" + right.cookies["AuthSession"][:-4] + "AAAA"}

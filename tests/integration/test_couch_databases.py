@@ -50,6 +50,13 @@ async def test_the_server_says_who_it_is_for_as_long_as_it_is_the_same_store(web
     assert (await web.client.get("/couch")).json() == told
 
 
+async def test_what_is_made_is_found_where_the_answer_says(web: Served) -> None:
+    for name in ("new", "a%2Fb%2Bc"):
+        made = await web.client.put(f"/couch/{name}/")
+        assert (made.status_code, made.headers["location"]) == (201, f"/couch/{name}")
+        assert (await web.client.get(made.headers["location"])).status_code == 200
+
+
 async def test_databases_are_listed_and_told_about(web: Served) -> None:
     web.store.create("a/b+c")
     assert (await web.client.get("/couch/_all_dbs")).json() == ["a/b+c", "db"]

@@ -364,10 +364,14 @@ async def test_design_documents_are_documents_whose_functions_are_kept(web: Serv
     assert (await put(web, design, "_design/app")).status_code == 201
     for id in ("_design/app", "_design%2Fapp"):
         assert (await get(web, id)).json()["views"] == design["views"]
+    temporary = await web.client.post(f"{DB}/_temp_view", json={"map": "function () {}"})
+    assert (temporary.status_code, temporary.json()["error"]) == (410, "gone")
     for place in ("_view/all", "_show/x", "_list/x/all", "_update/x", "_info"):
         answer = await web.client.get(f"{DB}/_design/app/{place}")
         assert (answer.status_code, answer.json()["error"]) == (404, "not_found")
         assert "does not run" in answer.json()["reason"]
+        asked = await web.client.post(f"{DB}/_design/app/{place}", json={"keys": []})
+        assert (asked.status_code, asked.json()) == (404, answer.json())
     filtered = await web.client.get(f"{DB}/_changes", params={"filter": "app/f"})
     assert (filtered.status_code, "does not run" in filtered.json()["reason"]) == (404, True)
 

@@ -9,6 +9,7 @@ import pytest
 from couch_peer_tools import TEXT, Ends, fake_ends, fill, ids
 from couch_words import Fault, told
 from impostor import answer, impostor
+from ports import free_port
 from replication_tools import brought
 from store_tools import revisions
 
@@ -96,6 +97,7 @@ async def test_a_wrong_password_is_told(ends: Ends) -> None:
         (answer(418, b"teapot"), BadPeer, "418"),
         (answer(404, b'{"error":"not_found","reason":"missing"}'), NotFound, "missing"),
         (answer(403, b'{"error":"forbidden","reason":"Not you"}'), Forbidden, "Not you"),
+        (answer(401, b'{"error":"unauthorized","reason":"Who?"}'), Unauthorized, r"http://127.0.0.1:\d+ .*: Who\?"),
         (None, Unavailable, "cannot be reached"),
     ],
 )
@@ -103,6 +105,29 @@ async def test_what_is_no_couchdb_is_told(told_at_all: bytes | None, error: type
     async with impostor(lambda method, path: told_at_all) as other:
         peer = CouchPeer(f"{other.url}/db")
         with pytest.raises(error, match=says):
+            await peer.identity()
+        await peer.close()
+
+
+async def test_a_database_that_is_not_there_is_named(ends: Ends) -> None:
+    for name in ("none", "no/ne"):
+        async with opened_peer(f"{ends.couch.url.rpartition('/')[0]}/{name.replace('/', '%2F')}") as peer:
+            with pytest.raises(NotFound, match=f"no database '{name}' at http://127.0.0.1:") as refused:
+                await peer.identity()
+            assert "create_target" in (refused.value.hint or "")
+
+
+async def test_a_server_that_does_not_run_is_told_as_the_system_tells_it() -> None:
+    peer = CouchPeer(f"http://127.0.0.1:{free_port()}/db")
+    with pytest.raises(Unavailable, match=r"cannot be reached: Connection refused\.$"):
+        await peer.identity()
+    await peer.close()
+
+
+async def test_what_went_wrong_is_told_in_one_sentence() -> None:
+    async with impostor(lambda method, path: None) as other:
+        peer = CouchPeer(f"{other.url}/db")
+        with pytest.raises(Unavailable, match=r"[^.]\.$"):
             await peer.identity()
         await peer.close()
 

@@ -248,6 +248,7 @@ async def test_a_missing_target_is_waited_for_although_it_is_to_run_once(
 ) -> None:
     await one.ask(201, "PUT", DOC, json={"source": "geo", "target": "sea"})
     row = await becomes(one, "/couch/_scheduler/docs/_replicator/rep", stands("crashing"))
+    assert row["error_count"] >= 1
     assert "'sea'" in row["info"]["error"]
 
     def has_crashed(told: Any) -> bool:
@@ -424,6 +425,10 @@ NO_REPLICATIONS = [
     b'{"source": "a", "target": "b", "since_seq": "7-x"}',
     b'{"source": "a", "target": "b", "winning_revs_only": true}',
     b'{"source": "a", "target": "b", "proxy": "http://p"}',
+    b'{"source": {"url": "http://h/a", "headers": {"Authorization": "Basic OnRvaw=="}}, "target": "b"}',
+    b'{"source": {"url": "http://h/a", "auth": {"basic": {"username": "", "password": "a"}}}, "target": "b"}',
+    b'{"source": {"url": "http://h/a", "headers": {"Authorization": "Bearer a\\nb"}}, "target": "b"}',
+    '{"source": {"url": "http://h/a", "headers": {"Authorization": "Bearer \u00e4"}}, "target": "b"}'.encode(),
 ]
 
 

@@ -8,12 +8,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
+import httpx
 import pytest
 from replication_tools import Subject, subject
 
 from feeds.errors import BadRequest, Conflict, SpileError, Unavailable
 from listeners.backoff import Backoff
 from listeners.replication import HttpPeer, over_http
+from listeners.replication.errors import BadPeer
 from listeners.replication.over_http import PART_BYTES
 from listeners.replication.peer import Blob, Fetched
 
@@ -178,6 +180,43 @@ async def test_where_it_stands_is_asked_again_when_that_could_not_be_told(target
         await target.peer.write_blob(BLOB, source.read)
     await target.peer.write_blob(BLOB, source.read)
     assert source.offsets == [PART_BYTES]
+
+
+@pytest.mark.parametrize("told", ["half of it", "-1", "1" * 5000, "¹"])
+async def test_a_target_that_does_not_say_how_far_it_is_is_no_peer(target: Subject, told: str) -> None:
+    source = Source(PART_BYTES + PART_BYTES // 2)
+    with pytest.raises(Unavailable):
+        await target.peer.write_blob(BLOB, source.read)
+    assert isinstance(target.peer, HttpPeer)
+
+    async def send(method: str, path: str) -> httpx.Response:
+        return httpx.Response(200, headers=[(b"upload-offset", told.encode("latin-1"))])
+
+    target.peer._requests.send = send  # type: ignore[method-assign,assignment]
+    with pytest.raises(BadPeer, match="how far"):
+        await target.peer.write_blob(BLOB, source.read)
+
+
+async def test_a_target_that_falls_back_again_and_again_is_not_sent_to_for_ever(target: Subject) -> None:
+    assert isinstance(target.peer, HttpPeer)
+    sent: list[str] = []
+
+    async def json(method: str, path: str, kind: Any, body: bytes | None = None, **named: Any) -> Any:
+        offset = int(named["headers"].get("Upload-Offset", 0))
+        sent.append(f"{method} {offset}")
+        if offset:
+            raise Unavailable("Not now")
+        return kind("u", len(body or b""), False)
+
+    async def send(method: str, path: str) -> httpx.Response:
+        return httpx.Response(200, headers={"upload-offset": "0"})
+
+    target.peer._requests.json = json  # type: ignore[method-assign]
+    target.peer._requests.send = send  # type: ignore[method-assign,assignment]
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable):
+            await target.peer.write_blob(BLOB, whole)
+    assert len(sent) < 20
 
 
 # -- what is damaged on its way, or breaks off

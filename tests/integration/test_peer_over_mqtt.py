@@ -265,6 +265,34 @@ async def test_a_content_that_is_forgotten_in_the_middle_is_begun_anew(tmp_path:
         await peer.close()
 
 
+async def test_a_service_that_falls_back_again_and_again_is_not_sent_to_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(over_mqtt_blobs, "_RESTS_S", (0.001, 0.01))
+    blob, data = blob_of(b"abcdefgh" * 100), b"abcdefgh" * 100
+
+    class Forgetful:
+        name = "a service"
+        asked = 0
+
+        async def ask(self, name: str, body: bytes, kind: Any) -> Any:
+            if name != "blob_put":
+                return None
+            self.asked += 1
+            told = json.loads(body)
+            if told["offset"]:
+                fault = Conflict("It stands elsewhere")
+                fault.details["size"] = 0
+                raise fault
+            return kind("u", 100, None)
+
+    calls = Forgetful()
+    async with asyncio.timeout(10):
+        with pytest.raises(Unavailable):
+            await over_mqtt_blobs.blob_written(calls, blob, reading(data), 100, over_mqtt_blobs.Broken())  # type: ignore[arg-type]
+    assert calls.asked < 50
+
+
 async def test_what_comes_of_a_content_that_is_none_is_given_up(tmp_path: Path) -> None:
     async with over_embedded(tmp_path) as service:
         peer = MqttPeer(f"mqtt://127.0.0.1:{service.broker.port}/geo")

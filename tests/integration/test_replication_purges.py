@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from replication_tools import KINDS, Subject, brought, leaves, subject
+from http_tools import eventually
+from replication_tools import KINDS, QUICK, Subject, brought, leaves, subject
 from store_tools import replicate, revisions
 
-from feeds.errors import Forbidden, Overloaded, SpileError, Unavailable
-from listeners.replication import Filter
+from feeds.errors import Forbidden, NotFound, Overloaded, SpileError, Unavailable
+from listeners.replication import Filter, Options, Replicator
+from listeners.replication.peer import Differences
 
 IN = Filter.of(patterns=["n/1"])
 
@@ -151,6 +154,57 @@ async def test_a_purge_of_which_the_answer_was_lost_counts_all_the_same(local: t
 
     done = await brought(one.peer, Purging(other.peer, loses), filter=IN, leaves="purge")  # type: ignore[arg-type]
     assert (done["purged"], done["refused"], done["retries"]) == (2, 0, 1)
+
+
+async def test_what_is_still_there_after_it_was_purged_is_named(local: tuple[Subject, Subject]) -> None:
+    """A target that says so without having done it, or says that nothing is there, is not asked for ever."""
+    one, other = local
+    await filled(one, other)
+    target = Purging(other.peer, lambda revs: {"b": NotFound("Nothing there")} if "b" in revs else {})
+    done = await brought(one.peer, target, filter=IN, leaves="purge")  # type: ignore[arg-type]
+    assert (done["purged"], done["refused"], len(target.asked)) == (0, 2, 1)
+    assert {each["id"]: "still there" in each["reason"] for each in done["refusals"]} == {"a": True, "b": True}
+
+
+async def test_a_target_that_answers_about_other_documents_is_not_listened_to(local: tuple[Subject, Subject]) -> None:
+    one, other = local
+    await filled(one, other)
+
+    class Rambling(Purging):
+        async def revs_diff(self, asked: Mapping[str, Sequence[str]]) -> Differences:
+            return {**await self._peer.revs_diff(asked), "other": (["1-a"], ["1-b"])}
+
+    target = Rambling(other.peer, lambda revs: None)
+    done = await brought(one.peer, target, filter=IN, leaves="purge")  # type: ignore[arg-type]
+    assert (done["purged"], done["refused"]) == (2, 0)
+
+
+async def test_what_comes_back_into_the_filter_is_there_afterwards(local: tuple[Subject, Subject]) -> None:
+    """It comes while its leaving is still seen to: what is told later is not overtaken by the purge."""
+    one, other = local
+    one.barrel.put({"_id": "a", "n": 1})
+    await brought(one.peer, other.peer, filter=IN)
+    came_back = asyncio.Event()
+
+    class Slow(Purging):
+        async def revs_diff(self, asked: Mapping[str, Sequence[str]]) -> Differences:
+            if not came_back.is_set():
+                came_back.set()
+                one.barrel.put({"_id": "a", "n": 1, "back": True}, update=True)
+                with suppress(TimeoutError):  # it must not get there, and would at once
+                    await eventually(lambda: "back" in leaves(other.barrel)["a"][0][2], 0.7)
+            return await self._peer.revs_diff(asked)
+
+    one.barrel.put({"_id": "a", "n": 2}, update=True)
+    options = Options(filter=IN, leaves="purge", continuous=True, patience=QUICK)
+    replicator = Replicator(one.peer, Slow(other.peer, lambda revs: None), options)  # type: ignore[arg-type]
+    running = asyncio.create_task(replicator.run())
+    try:
+        await eventually(lambda: came_back.is_set() and replicator.stats()["position"] == one.barrel.position(3))
+        assert [data.get("back") for _, _, data in leaves(other.barrel)["a"]] == [True]
+    finally:
+        replicator.stop()
+        await running
 
 
 async def test_many_that_left_are_purged(ends: tuple[Subject, Subject]) -> None:

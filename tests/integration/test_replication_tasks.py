@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -199,6 +201,39 @@ async def test_who_asks_for_one_that_is_being_ended_does_not_get_what_is_left_of
             await asyncio.sleep(0)
         goes_on.set()
         assert (await second)["state"] == "done"
+
+
+async def test_who_asks_when_a_task_has_just_ended_gets_what_is_new_since_then(tmp_path: Path) -> None:
+    """The end of it is not stored yet, as the database takes its time."""
+    goes_on, stored = asyncio.Event(), threading.Event()
+    closed: list[str] = []
+
+    @asynccontextmanager
+    async def opened(place: str, login: Login | None) -> AsyncIterator[Peer]:
+        peer = LocalPeer(store, place)
+        yield peer
+        await goes_on.wait()
+        await peer.close()
+        closed.append(place)
+
+    async with AsyncExitStack() as stack:
+        store = stack.enter_context(Store.open(tmp_path))
+        store.create("a").put({"_id": "d"})
+        store.create("b")
+        executor = stack.enter_context(ThreadPoolExecutor(1))
+        stack.callback(stored.set)
+        tasks = Tasks(store, executor, open=opened)
+        tasks.start()
+        stack.push_async_callback(tasks.stop)
+        stack.callback(stored.set)
+        await tasks.create(*task_of(Asked("a", "b")), "me")
+        await eventually(lambda: store.barrel("b").info().doc_count == 1)
+        executor.submit(stored.wait)
+        goes_on.set()
+        await eventually(lambda: closed == ["b", "a"])
+        store.barrel("a").put({"_id": "e"})
+        told = await tasks.run(*task_of(Asked("a", "b")))
+        assert (told["state"], store.barrel("b").info().doc_count) == ("done", 2)
 
 
 # -- what goes wrong

@@ -93,6 +93,28 @@ def test_the_end_of_a_task_and_another_run_are_changes_of_its_document(desk: Des
     assert (desk.changed(5), desk.tasks()) == ([("x", 6, True)], {})
 
 
+def test_a_document_is_read_with_its_task_as_both_were_at_one_moment(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is deleted while it is read has not failed for that."""
+    reads = {name: getattr(replicator.StoredDocuments, name) for name in ("after", "get")}
+
+    def deleted_meanwhile(name: str) -> Any:
+        def read(*given: Any) -> Any:
+            found = reads[name](*given)
+            desk.register.delete(name, revs[name])
+            return found
+
+        return read
+
+    revs = {"get": desk.put("get"), "after": desk.put("after", target="c")}
+    for name in reads:
+        monkeypatch.setattr(replicator.StoredDocuments, name, deleted_meanwhile(name))
+    assert not desk.register.get("get").ended
+    assert [each.id for each in desk.register.after() if not each.deleted and not each.ended] == ["after"]
+    assert desk.tasks() == {}
+
+
 def test_two_documents_of_one_replication_are_told_apart(desk: Desk) -> None:
     desk.put("x")
     rev = desk.put("y")
@@ -128,6 +150,15 @@ def test_a_task_without_a_document_gets_one(desk: Desk) -> None:
     desk.put("x")
     assert desk.tasks() == {"b": "x"}
     assert desk.ledger.entry(entry.id).row.version > entry.row.version
+
+
+def test_a_task_that_is_asked_for_again_with_other_files_uses_these(desk: Desk) -> None:
+    entry, _ = desk.ledger.create(*task_of(Asked("a", "https://h/one")), "me")
+    again, made = desk.ledger.create(*task_of(Asked("a", "https://h/one?ca=/etc/ca.pem")), "me")
+    assert (again.id, made, again.task.target) == (entry.id, False, "https://h/one?ca=/etc/ca.pem")
+    assert again.row.version > entry.row.version  # by which whoever runs it begins anew
+    same, _ = desk.ledger.create(again.task, Secrets(), "me")
+    assert same.row.version == again.row.version
 
 
 def test_an_end_keeps_its_login_until_another_is_given_or_it_is_another_end(desk: Desk) -> None:

@@ -6,6 +6,7 @@ For whatever speaks to a service: listeners, peers of a replication, nested call
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
@@ -128,6 +129,21 @@ async def test_a_continuous_replication_waits_with_the_reason(there: There, tmp_
         assert isinstance(task.exception(), SpileError | None)
 
 
+async def test_files_that_are_replaced_count_from_the_next_connection_on(there: There, tmp_path: Path) -> None:
+    """An authority or a certificate is renewed while a replication runs, which may be for years."""
+    there.store.barrel("geo").put({"_id": "b"})
+    files = TlsFiles(*(str(tmp_path / name) for name in ("ca.pem", "client.pem", "client.key")))
+    for name in ("elsewhere.pem", "client.pem", "client.key"):
+        shutil.copy(there.certificates.place / name, tmp_path / name)
+    shutil.copy(tmp_path / "elsewhere.pem", tmp_path / "ca.pem")
+    url = there.url(asks_client=True).partition("?")[0] + files.query
+    async with subject("local", tmp_path / "here") as here, opened_peer(url) as peer:
+        with pytest.raises(Unreached, match="not trusted"):
+            await peer.identity()
+        shutil.copy(there.certificates.ca_pem, tmp_path / "ca.pem")
+        assert (await brought(peer, here.peer))["written"] == 1
+
+
 async def test_nested_calls_go_over_tls(there: There, tmp_path: Path) -> None:
     async with subject("local", tmp_path / "here") as here:
         parts = urlsplit(there.url(client=True, asks_client=True))
@@ -170,6 +186,7 @@ def test_the_files_are_read_from_the_url_and_shown_nowhere_else() -> None:
         "https://h/geo?ca=",
         "https://h/geo?ca",
         "https://h/geo?ca=a&ca=b",
+        "https://h/geo?ca=a%00b",
         "http://h/geo?ca=a",
         "mqtt://h/geo?cert=a",
     ],

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import tempfile
+import time
 from base64 import b64decode
 from collections.abc import AsyncIterator
 from hashlib import md5, sha256
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -33,6 +37,7 @@ from listeners.replication.over_couch_words import (
     document_path,
     document_refusal,
     in_query,
+    plain_number,
     seq_number,
     seq_text,
 )
@@ -62,11 +67,15 @@ def test_ids_stand_in_paths_as_couchdb_writes_them(id: str, path: str) -> None:
         ("5-g1AAA", "5-g1AAA", 5),
         ([5, "g1"], '[5,"g1"]', 5),
         ("opaque", "opaque", None),
+        ("²", "²", None),
+        ([10**30, "ü"], f'[{10**30},"ü"]', None),
+        ("9" * 5_000, "9" * 5_000, None),
         (None, "null", None),
     ],
 )
 def test_sequences_are_given_back_as_they_were(seq: object, text: str, number: int | None) -> None:
     assert (seq_text(seq), seq_number(seq)) == (text, number)
+    assert plain_number(seq_text(seq)) == (number if text == "5" else None)
     assert in_query(since=seq_text(seq)) == "?since=" + str(httpx.QueryParams({"s": text}))[2:].replace("+", "%20")
 
 
@@ -95,6 +104,7 @@ def test_what_is_no_error_of_couchdb_is_left_to_its_status() -> None:
     assert couch_refusal(500, b'{"other":1}') is None
     assert isinstance(document_refusal("forbidden", "no"), Forbidden)
     assert isinstance(document_refusal("never heard of", None), BadRequest)
+    assert not document_refusal("unknown_error", "a function does not like it").retryable
 
 
 @pytest.mark.parametrize("kind", [None, "text/html", 'a/b; c="d e"', "ü"])
@@ -119,6 +129,8 @@ def test_what_an_ancestor_has_is_not_sent_again() -> None:
         assert beside_held(doc, strange).blobs == blobs
     assert held_generation(DOC, ["1-a", "2-b", "2-x"]) == 2
     assert held_generation(b'{"_id":"d"}', ["1-a"]) == 0
+    untold = Fetched("d", "3-c", DOC.replace(b'"revpos":1', b'"revpos":null'), blobs)
+    assert beside_held(untold, ("2-b",)).blobs == blobs
 
 
 async def of(*pieces: bytes) -> AsyncIterator[bytes]:
@@ -157,6 +169,26 @@ async def test_documents_are_found_among_parts_however_they_arrive(size: int) ->
 async def test_parts_that_cannot_be_read_are_told(body: bytes, kind: str, error: type[SpileError]) -> None:
     with pytest.raises(error):
         await texts_in(of(body), kind, 1000)
+
+
+DEEP = b"".join(
+    b'--b%d\r\nContent-Type: multipart/related; boundary="b%d"\r\n\r\n' % (depth, depth + 1) for depth in range(3000)
+)
+
+
+@pytest.mark.parametrize(
+    ("body", "error"),
+    [
+        (b"--b0\r\nContent-Type: " + b"x" * 100_000, BadPeer),
+        (b"--b0\r\n" + b"X-Y: z\r\n" * 20_000, BadPeer),
+        (b"--b0\r\n\r\n\r\n" * 100_000 + b"--b0--", TooLarge),
+        (DEEP, TooLarge),
+    ],
+)
+async def test_parts_take_no_more_than_their_bound(body: bytes, error: type[SpileError]) -> None:
+    pieces = [body[at : at + 1000] for at in range(0, len(body), 1000)]
+    with pytest.raises(error):
+        await texts_in(of(*pieces), 'multipart/mixed; boundary="b0"', 10_000)
 
 
 async def kept(spool: Spool, data: bytes, *, awaited: bool = False) -> Spooled:
@@ -211,6 +243,65 @@ async def test_a_content_that_is_given_up_leaves_no_file() -> None:
     incoming.abort()
     assert not content.path.exists()
     spool.close()
+
+
+async def test_contents_that_come_at_once_lie_in_one_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, made = tempfile.mkdtemp, list[str]()
+
+    def slowly(*given: Any, **more: Any) -> str:
+        made.append(str(make(*given, **more)))
+        time.sleep(0.05)
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", slowly)
+    spool = Spool()
+    contents = await asyncio.gather(*(kept(spool, b"%d" % number * 300_000) for number in range(4)))
+    assert len(made) == 1
+    for content in contents:
+        assert len([piece async for piece in spool.read(content)]) > 0
+    spool.close()
+    assert not await asyncio.to_thread(Path(made[0]).exists)
+
+
+async def test_many_small_contents_are_not_kept_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spooled, "MEMORY_BYTES_MAX", 100_000)
+    spool = Spool()
+    contents = [await kept(spool, b"%d" % number) for number in range(1_000)]
+    assert 100 < sum(spool.find(each.digest) is not None for each in contents) < 200
+    assert spool.find(contents[-1].digest) is not None
+
+
+def couchdb(seen: list[httpx.Request], **headers: str) -> httpx.MockTransport:
+    """A server that gives a cookie to whoever asks."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        if request.url.path != "/_session":
+            return httpx.Response(200, json={})
+        cookie = {"set-cookie": f"AuthSession=c{len(seen)}; Path=/{headers.get('ends', '')}"}
+        return httpx.Response(200, headers=cookie, stream=Endless())
+
+    return httpx.MockTransport(answer)
+
+
+class Endless(httpx.AsyncByteStream):
+    """An answer that has no end."""
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for _ in range(1_000):
+            yield bytes(1 << 10)
+        raise AssertionError("all of it is read")
+
+
+@pytest.mark.parametrize(("ends", "lasts"), [("", 240), ("; Max-Age=600", 240), ("; Max-Age=60", 30)])
+async def test_a_cookie_is_renewed_before_it_ends_and_no_login_is_read_whole(ends: str, lasts: int) -> None:
+    now, seen = [0.0], list[httpx.Request]()
+    auth = SessionAuth("http://h", "me", "secret", clock=lambda: now[0])
+    async with httpx.AsyncClient(transport=couchdb(seen, ends=ends), auth=auth) as client:
+        for now[0] in (0, lasts - 1, lasts, lasts + 1):
+            await client.get("http://h/db")
+    assert [request.url.path for request in seen] == ["/_session", "/db", "/db", "/_session", "/db", "/db"]
+    assert [request.headers["cookie"] for request in (seen[2], seen[5])] == ["AuthSession=c1", "AuthSession=c4"]
 
 
 async def test_a_login_that_is_answered_strangely_is_followed_by_the_password_itself() -> None:

@@ -10,6 +10,7 @@ import pytest
 from broker.replication.reports import Direction, Report, direction, summed, worst
 from broker.replication.task import Asked, Login, Secrets, Task, task_of, with_login
 from feeds.errors import BadRequest
+from listeners.replication import HttpPeer
 from listeners.replication.progress import Progress
 
 HUB = "http://hub:8000/geo"
@@ -91,6 +92,16 @@ def test_a_secret_stands_neither_in_the_task_nor_in_what_is_printed() -> None:
     found, secrets = asked("mqtt://u5er:pa55@hub/geo", "geo", source_token="t0ken")
     told = f"{found} {found!r} {msgspec.json.encode(found)!r} {found.id} {secrets!r}"
     assert not [secret for secret in ("u5er", "pa55", "t0ken") if secret in told]
+
+
+@pytest.mark.parametrize("token", ["s3cret\n", "s3\r\nX-Other: cret", "s3crét", "s3\0cret"])
+def test_a_token_that_cannot_be_sent_is_refused_without_being_shown(token: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        asked("geo", HUB, target_token=token)
+    assert "cret" not in str(refused.value.as_dict())
+    with pytest.raises(BadRequest) as refused:
+        HttpPeer(HUB, token=token)
+    assert "cret" not in str(refused.value.as_dict())
 
 
 @pytest.mark.parametrize("url", ["http://u:s3cret@/geo", "http://u:s3cret@hub:x/geo", "http://u:s3cret@hub/geo?x=1"])

@@ -138,6 +138,13 @@ def test_refusals_are_named_but_bounded() -> None:
     assert told["refusals"][-1] == {"id": "d999", "rev": "1-a", "error": "unfit", "reason": "It does not fit"}
 
 
+def test_what_a_peer_says_at_length_is_not_kept_at_length() -> None:
+    progress = Progress(lambda: 0.0)
+    progress.refuse("d" * 100_000, "1-" + "a" * 100_000, Unfit("no " * 100_000))
+    progress.become("waiting", Unfit("no " * 100_000))
+    assert len(msgspec.json.encode(progress.stats())) < 10_000
+
+
 def test_the_rate_is_that_of_the_last_seconds() -> None:
     now = 100.0
     progress = Progress(lambda: now)
