@@ -231,6 +231,9 @@ async def test_who_asks_when_a_task_has_just_ended_gets_what_is_new_since_then(t
         executor.submit(stored.wait)
         goes_on.set()
         await eventually(lambda: closed == ["b", "a"])
+        await eventually(
+            lambda: not any(each.get_name() == "spile-replication a -> b" for each in asyncio.all_tasks())
+        )
         store.barrel("a").put({"_id": "e"})
         told = await tasks.run(*task_of(Asked("a", "b")))
         assert (told["state"], store.barrel("b").info().doc_count) == ("done", 2)
