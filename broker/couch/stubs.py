@@ -116,7 +116,7 @@ def _given(name: str, told: Any) -> Any:
     # The md5 of something encoded, or of a link, is of nothing that is kept: there the name says what is meant.
     by_name = told.get("encoding") not in (None, "identity") or is_link_type(found.get("content_type"))
     digest = told.get("digest")
-    if "data" not in found and not by_name and isinstance(digest, str) and digest.startswith(MD5):
+    if found.get("stub") and not by_name and isinstance(digest, str) and digest.startswith(MD5):
         found["digest"] = digest
     if "data" in found and is_link_type(found.get("content_type")):
         return _link(found)
