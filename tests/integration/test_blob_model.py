@@ -281,6 +281,6 @@ class Register(RuleBasedStateMachine):
 
 
 Register.TestCase.settings = settings(
-    max_examples=40, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+    max_examples=25, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
 )
 TestRegister = Register.TestCase

@@ -18,7 +18,7 @@ from broker.http.openapi_operations import OPERATIONS
 
 from .http_tools import fill, served
 
-EXAMPLES = 60
+EXAMPLES = 30
 # A condition may fail (412) before a body is looked at, and a place in the log be gone (410).
 REFUSALS = [400, 401, 403, 404, 405, 409, 410, 412, 413, 422]
 CONFIG = SchemathesisConfig.from_dict({"checks": {"negative_data_rejection": {"expected-statuses": REFUSALS}}})

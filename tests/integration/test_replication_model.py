@@ -129,7 +129,7 @@ attachments = st.tuples(
 replications = st.tuples(st.just("replicate"), numbers, numbers)
 parts = st.tuples(st.just("part"), numbers, numbers, st.sampled_from(list(FILTERS)))
 histories = st.lists(st.one_of(edits, attachments, replications, parts), max_size=25)
-careful = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+careful = settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @careful

@@ -56,7 +56,7 @@ steps = st.one_of(
     st.tuples(st.just("purge"), ids, numbers),
 )
 histories = st.lists(st.lists(steps, min_size=1, max_size=6), min_size=1, max_size=6)
-quick = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+quick = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 
 names = itertools.count()
 
