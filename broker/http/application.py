@@ -228,9 +228,10 @@ class Application(Starlette):
 
     def _refusal(self, error: SpileError, match: Match[Endpoint] | None, headers: list[Header]) -> Answer:
         """What is told before a handler is asked, or in its place: in the words of the face that serves the place."""
-        for endpoint in match.methods.values() if match else ():
-            return endpoint.refuse(error, headers, self.services.limits.origins)
-        return error_answer(error)
+        endpoint = next(iter(match.methods.values()), None) if match else None
+        if endpoint is None:
+            return error_answer(error)
+        return endpoint.refuse(error, headers, self.services.limits.origins)
 
     async def _follow(self, call: Call, send: Send, answer: Streamed, match: Match[Endpoint] | None) -> None:
         live, client = self.admission.live, call.client

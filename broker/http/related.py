@@ -1,7 +1,6 @@
 """`multipart/related`: a document, and behind it the contents of the attachments that say `follows: true`.
 
-Reading such a body is done by python-multipart's push parser, which knows nothing of forms: bytes go in as they come,
-and parts come out, with nothing held but a line of a part's head. Here parts are given their meaning.
+The parts come from `listeners.parts`; here they are given their meaning.
 """
 
 from __future__ import annotations
@@ -9,11 +8,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from email.message import Message
 from email.utils import collapse_rfc2231_value
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 
 from broker.http.disposition import disposition
@@ -24,9 +21,7 @@ from feeds.attachments.stubs import Content, Stub
 from feeds.blobs.contents import Incoming
 from feeds.errors import BadRequest, TooLarge
 from feeds.faults import shown
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+from listeners.parts import PartReader, boundary_in, header
 
 RELATED: Final = "multipart/related"
 _HINT: Final = "Send the document first, and a part for each attachment with `follows`, in the document's order."
@@ -47,8 +42,8 @@ def boundary_of(content_type: str | None) -> str | None:
     """The boundary of a `multipart/related`; None for any other type, BadRequest where there is none."""
     if content_type is None or not content_type.lower().startswith(RELATED):
         return None
-    boundary = _header("content-type", content_type).get_boundary()
-    if not boundary or not boundary.isascii() or len(boundary) > 70:
+    boundary = boundary_in(content_type)
+    if boundary is None:
         raise BadRequest("The multipart/related has no boundary of 1 to 70 characters.", hint=_HINT)
     return boundary
 
@@ -70,7 +65,7 @@ def read_related(
     """
     parts = _Parts(barrel, prepare, text_bytes_max, inflated_bytes_max)
     try:
-        parser = MultipartParser(boundary.encode(), parts.callbacks())
+        parser = parts.parser(boundary)
         for piece in body:
             parser.write(piece)
     except FormParserError as error:
@@ -80,17 +75,16 @@ def read_related(
     return parts.result()
 
 
-class _Parts:
+class _Parts(PartReader):
     """What the parser finds, part by part."""
 
     def __init__(
         self, barrel: Barrel, prepare: Callable[[bytes], Write], text_bytes_max: int, inflated_bytes_max: int
     ) -> None:
+        super().__init__()
         self._blobs = barrel.store.blobs
         self._prepare = prepare
         self._text_bytes_max = text_bytes_max
-        self._head: dict[str, str] = {}
-        self._field = self._value = b""
         self._text = bytearray()
         self._write: Write | None = None
         self._awaited: dict[str, Given] = {}
@@ -100,24 +94,10 @@ class _Parts:
         self._takes_compressed = inflated_bytes_max > 0
         self._inflated_left = inflated_bytes_max
         self._inflating: Inflating | None = None
-        self._is_ended = False
-
-    def callbacks(self) -> MultipartCallbacks:
-        """What the parser calls."""
-        return {
-            "on_part_begin": self.part_begin,
-            "on_header_field": self.header_field,
-            "on_header_value": self.header_value,
-            "on_header_end": self.header_end,
-            "on_headers_finished": self.headers_finished,
-            "on_part_data": self.part_data,
-            "on_part_end": self.part_end,
-            "on_end": self.end,
-        }
 
     def result(self) -> Related:
         """What came, once the body has ended."""
-        if not self._is_ended or self._write is None:
+        if not self.is_ended or self._write is None:
             raise BadRequest("The multipart/related ends before its last boundary.", hint="Send all of it.")
         return Related(self._write, bytes(self._text), self._follows)
 
@@ -125,19 +105,6 @@ class _Parts:
         """Undo the part that was coming in, if it did not come to its end."""
         if self._incoming is not None:
             self._incoming.abort()
-
-    def part_begin(self) -> None:
-        self._head = {}
-
-    def header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def header_end(self) -> None:
-        self._head[self._field.decode("latin-1").lower()] = self._value.decode("latin-1").strip()
-        self._field = self._value = b""
 
     def headers_finished(self) -> None:
         is_compressed = self._head.get("content-encoding", "").lower() == _GZIP and self._takes_compressed
@@ -183,9 +150,6 @@ class _Parts:
         given = self._awaited.pop(self._name)
         self._follows[self._name] = self._blobs.accept(stored, given, self._name)
 
-    def end(self) -> None:
-        self._is_ended = True
-
     def _next(self) -> tuple[str, Given]:
         """Whose content comes now: the one that the part names, else the next one in the document's order."""
         named = _file_name(self._head.get("content-disposition"))
@@ -230,17 +194,11 @@ def new_boundary() -> bytes:
     return secrets.token_hex(16).encode()
 
 
-def _header(name: str, value: str) -> Message:
-    message = Message()
-    message[name] = value
-    return message
-
-
 def _file_name(value: str | None) -> str | None:
     """The name in a `Content-Disposition`: the one with a charset (`filename*`) before the plain one (RFC 6266)."""
     if value is None:
         return None
-    told = _header("content-disposition", value).get_params(header="content-disposition") or []
+    told = header("content-disposition", value).get_params(header="content-disposition") or []
     names = [text for key, text in told if key.lower() == "filename"]
     names.sort(key=lambda each: not isinstance(each, tuple))
     return collapse_rfc2231_value(names[0]) if names else None

@@ -7,6 +7,7 @@ written to.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -48,6 +49,13 @@ class Checkpoint(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         told: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
         told.pop("rev", None)
         return told
+
+
+def checkpoint_in(document: Mapping[str, Any]) -> Checkpoint | None:
+    """What a peer had stored, out of its whole `_local` document; as `read_checkpoint`."""
+    rev = document.get("_rev")
+    stored = {key: value for key, value in document.items() if key[:1] != "_"}
+    return read_checkpoint(stored, rev if isinstance(rev, str) else None)
 
 
 def read_checkpoint(stored: Any, rev: str | None) -> Checkpoint | None:

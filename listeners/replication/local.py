@@ -19,7 +19,7 @@ from feeds.positions import Position, parse_since
 from feeds.storage.bulk import bulk_writes
 from feeds.store import Store
 from feeds.writes import Outcome, Write
-from listeners.replication.checkpoints import Checkpoint, read_checkpoint
+from listeners.replication.checkpoints import Checkpoint, checkpoint_in
 from listeners.replication.filters import Filter
 from listeners.replication.peer import (
     BATCH_BYTES,
@@ -207,8 +207,7 @@ class LocalPeer:
         except NotFound:
             await self._do(self._barrel)  # which says so where there is no barrel
             return None
-        stored = {key: value for key, value in document.data.items() if key[:1] != "_"}
-        return read_checkpoint(stored, document.rev)
+        return checkpoint_in(document.data)
 
     async def save_checkpoint(self, id: str, checkpoint: Checkpoint, rev: str | None) -> str:
         written = await self._do(lambda: self._barrel().local_put(id, checkpoint.stored(), rev=rev or NOT_THERE))

@@ -20,7 +20,7 @@ from feeds.errors import (
 )
 from listeners.links.address import Address, parse_address
 from listeners.replication.answers import Diff
-from listeners.replication.checkpoints import Checkpoint, read_checkpoint
+from listeners.replication.checkpoints import Checkpoint, checkpoint_in
 from listeners.replication.errors import BadPeer, Unfit
 from listeners.replication.filters import Filter
 from listeners.replication.over_couch_changes import Feed
@@ -242,9 +242,7 @@ class CouchPeer:
         except NotFound:
             await self._info()  # which says so where there is no database
             return None
-        rev = stored.get("_rev")
-        told = {key: value for key, value in stored.items() if key[:1] != "_"}
-        return read_checkpoint(told, rev if isinstance(rev, str) else None)
+        return checkpoint_in(stored)
 
     async def save_checkpoint(self, id: str, checkpoint: Checkpoint, rev: str | None) -> str:
         """What was written is durable first, in the life of the database in which it was written."""

@@ -6,20 +6,15 @@ Servers are asked for JSON, where contents are asked for one by one. Some give p
 from __future__ import annotations
 
 from collections.abc import AsyncIterable
-from email.message import Message
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from python_multipart import MultipartParser
 from python_multipart.exceptions import FormParserError
 
 from feeds.errors import TooLarge
+from listeners.parts import PartReader, boundary_in
 from listeners.replication.errors import BadPeer
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
 MIXED: Final = "multipart/mixed"
-_BOUNDARY_MAX: Final = 70
 _PART_BYTES: Final = 64
 """What a part counts for besides its text: so many without any are too much as well."""
 
@@ -37,52 +32,28 @@ async def texts_in(pieces: AsyncIterable[bytes], content_type: str, bytes_max: i
     return parts.texts
 
 
-class _Parts:
+class _Parts(PartReader):
     """One level of parts; those that have parts themselves are read by another one."""
 
     def __init__(self, content_type: str, bytes_max: int, *, first_only: bool = False) -> None:
+        super().__init__()
         self.texts: list[bytes] = []
-        self.is_ended = False
         self._left = bytes_max
         self._first_only = first_only
         self._begun = 0
-        self._head: dict[str, str] = {}
-        self._field = self._value = b""
         self._text = bytearray()
         self._inner: _Parts | None = None
-        boundary = _header(content_type).get_boundary()
-        if not boundary or not boundary.isascii() or len(boundary) > _BOUNDARY_MAX:
+        boundary = boundary_in(content_type)
+        if boundary is None:
             raise BadPeer("An answer in parts has no boundary")
-        self._parser = MultipartParser(boundary.encode(), self._callbacks())
+        self._parser = self.parser(boundary)
 
     def write(self, piece: bytes) -> None:
         self._parser.write(piece)
 
-    def _callbacks(self) -> MultipartCallbacks:
-        return {
-            "on_part_begin": self.part_begin,
-            "on_header_field": self.header_field,
-            "on_header_value": self.header_value,
-            "on_header_end": self.header_end,
-            "on_headers_finished": self.headers_finished,
-            "on_part_data": self.part_data,
-            "on_part_end": self.part_end,
-            "on_end": self.end,
-        }
-
     def part_begin(self) -> None:
-        self._head = {}
+        super().part_begin()
         self._begun += 1
-
-    def header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def header_end(self) -> None:
-        self._head[self._field.decode("latin-1").lower()] = self._value.decode("latin-1").strip()
-        self._field = self._value = b""
 
     def headers_finished(self) -> None:
         kind = self._head.get("content-type", "")
@@ -108,12 +79,3 @@ class _Parts:
             raise TooLarge("The revisions of a document are too many to be read together")
         self.texts += found
         self._text.clear()
-
-    def end(self) -> None:
-        self.is_ended = True
-
-
-def _header(content_type: str) -> Message:
-    message = Message()
-    message["content-type"] = content_type
-    return message

@@ -29,7 +29,7 @@ from listeners.replication.answers import (
     whole,
     with_uploads,
 )
-from listeners.replication.checkpoints import Checkpoint, read_checkpoint
+from listeners.replication.checkpoints import Checkpoint, checkpoint_in
 from listeners.replication.errors import BadPeer, Unfit
 from listeners.replication.filters import Filter
 from listeners.replication.local import NOT_THERE, behind_of
@@ -329,9 +329,7 @@ class HttpPeer:
         except NotFound:
             await self._info()  # which says so where there is no barrel
             return None
-        rev = stored.get("_rev")
-        told = {key: value for key, value in stored.items() if key[:1] != "_"}
-        return read_checkpoint(told, rev if isinstance(rev, str) else None)
+        return checkpoint_in(stored)
 
     async def save_checkpoint(self, id: str, checkpoint: Checkpoint, rev: str | None) -> str:
         told = {**checkpoint.stored(), "_rev": rev or NOT_THERE}

@@ -20,7 +20,7 @@ from feeds.errors import BadRequest, Exists, Forbidden, NotFound, SpileError, To
 from listeners.links.address import Address, parse_address
 from listeners.links.mqtt import MqttLink
 from listeners.replication.answers import Diff, Outcome, Outcomes, ReadMany, fetched, outcome, refusals, with_uploads
-from listeners.replication.checkpoints import Checkpoint, read_checkpoint
+from listeners.replication.checkpoints import Checkpoint, checkpoint_in
 from listeners.replication.errors import BadPeer, Unfit
 from listeners.replication.filters import Filter
 from listeners.replication.local import NOT_THERE, behind_of
@@ -264,9 +264,7 @@ class MqttPeer:
         except NotFound:
             await self._calls.ask("head", b"{}", _Head)  # which says so where there is no barrel
             return None
-        rev = stored.get("_rev")
-        told = {key: value for key, value in stored.items() if key[:1] != "_"}
-        return read_checkpoint(told, rev if isinstance(rev, str) else None)
+        return checkpoint_in(stored)
 
     async def save_checkpoint(self, id: str, checkpoint: Checkpoint, rev: str | None) -> str:
         asked = {"id": id, "op": "put", "doc": checkpoint.stored(), "rev": rev or NOT_THERE}
