@@ -27,8 +27,9 @@ from feeds.errors import BadRequest, Damaged, Exists, NewerSchema, NotFound, Sto
 from feeds.storage.backup_contents import has_contents, pages_of, restore_contents, sized, write_contents
 from feeds.storage.database import Database
 from feeds.storage.lockfile import LockFile
-from feeds.storage.migrate import HEAD, knows, schema_version
+from feeds.storage.migrate import STORE
 from feeds.storage.replications import RESTORED, RUN
+from feeds.storage.versions import schema_version
 
 _PAGES = 1_000  # copied between two calls of the progress callback: 4 MB
 _MANIFEST = "backup"
@@ -70,7 +71,7 @@ def write_backup(
     at = datetime.fromtimestamp(clock(), UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     try:
         with database.snapshot() as connection:
-            schema = schema_version(connection) or HEAD
+            schema = schema_version(connection) or STORE.head
             # The snapshot begins with this read. Without it every write of others would begin the copy again.
             with closing(sqlite3.connect(aside)) as copy:
                 copy.execute("PRAGMA synchronous = OFF")  # synced as a whole below
@@ -242,8 +243,10 @@ def _verified(backup: Path) -> Manifest:
             if row is None:
                 raise BadRequest(f"{backup} is no backup", hint="Name a file that `spile backup` wrote.")
             manifest = msgspec.json.decode(row[0], type=Manifest)
-            if not knows(manifest.schema):
-                raise NewerSchema(f"The backup has schema {manifest.schema}, and this Spile knows up to {HEAD}.")
+            if not STORE.knows(manifest.schema):
+                raise NewerSchema(
+                    f"The backup has schema {manifest.schema}, and this Spile knows up to {STORE.head}."
+                )
             (verdict,) = source.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != "ok":
                 raise Damaged(f"The backup {backup} is damaged: {verdict}", hint="Use another backup.")

@@ -257,15 +257,9 @@ def _patience(connection: Connection, patient: bool) -> Iterator[None]:
     if not patient:
         yield
         return
-    from feeds.storage.postgres import ANSWER_S, PATIENT_S
-
-    driver = _driver(connection)
-    driver.answer_s = PATIENT_S
-    try:
+    with _driver(connection).patient():
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0").close()
         yield
-    finally:
-        driver.answer_s = ANSWER_S
 
 
 def _set_up_sqlite(connection: Any, _record: Any) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import select
 import uuid
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
@@ -107,6 +108,16 @@ class BoundedConnection(Connection[Any]):
                 wanted = generator.send(ready)
         except StopIteration as done:
             return done.value
+
+    @contextmanager
+    def patient(self) -> Iterator[None]:
+        """Statements inside the block may take long, as those of a check or a migration do."""
+        before = self.answer_s
+        self.answer_s = PATIENT_S
+        try:
+            yield
+        finally:
+            self.answer_s = before
 
     def is_stale(self) -> bool:
         """Whether the server ended this idle connection meanwhile: then there is something to read on it."""

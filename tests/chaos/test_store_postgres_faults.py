@@ -32,11 +32,11 @@ WITHIN_S = 10.0  # everybody is told by then, whatever the fault
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What takes ten seconds in production takes less than one."""
-    monkeypatch.setattr(connections.BoundedConnection, "answer_s", 0.8)
+    """What takes ten seconds in production takes two and a half: enough for a commit on a busy disk."""
+    monkeypatch.setattr(connections.BoundedConnection, "answer_s", 2.5)
     monkeypatch.setitem(connections._PARAMETERS, "connect_timeout", 2)  # libpq's least
     for name in ("lock_timeout", "idle_in_transaction_session_timeout"):
-        monkeypatch.setitem(connections._SETTINGS, name, "400ms")
+        monkeypatch.setitem(connections._SETTINGS, name, "1s")
 
 
 @pytest.fixture
@@ -175,7 +175,7 @@ def test_a_black_hole_is_told_to_everybody_in_time_and_passes_by_itself(door: Pr
             until(lambda: store.failure is not None, "the store tells it")
             began = time.monotonic()
             refusal(geo.head)
-            assert time.monotonic() - began < 0.5  # known by now: nobody waits for it by himself
+            assert time.monotonic() - began < 1.5  # known by now: nobody waits for it by himself
             door.heal()
             before = accepted(running)
             until(lambda: accepted(running) > before + 20, "writes are accepted again")
@@ -190,7 +190,7 @@ def test_a_connection_that_stands_still_and_goes_on_does_no_harm(door: Proxy, ur
     with Store.open(through(door, url)) as store:
         store.create("geo")
         with callers(store) as running:
-            for _ in range(3):
+            for _ in range(2):
                 before = accepted(running)
                 until(lambda before=before: accepted(running) > before + 20, "writes are accepted")
                 door.freeze()

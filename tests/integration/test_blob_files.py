@@ -15,15 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from alembic.script import ScriptDirectory
 from disks import Ballast, small_disk
 from running import until
-from sqlalchemy import create_engine
 
 from feeds.blobs import CHUNK_BYTES_MAX, BlobFiles, BlobSettings, State, Tag
 from feeds.blobs.checksums import crc32c
-from feeds.blobs.migrate import HEAD, alembic_config
-from feeds.blobs.schema import metadata
 from feeds.errors import (
     AlreadyWritten,
     BadChecksum,
@@ -292,24 +288,6 @@ def test_a_folder_of_a_newer_spile_is_left_alone(tmp_path: Path) -> None:
     index.close()
     with pytest.raises(NewerSchema):
         BlobFiles.open(tmp_path)
-
-
-def test_the_migrations_lead_to_the_schema(tmp_path: Path) -> None:
-    assert ScriptDirectory.from_config(alembic_config()).get_heads() == [HEAD]
-    BlobFiles.open(tmp_path).close()
-    engine = create_engine(f"sqlite:///{tmp_path}/wanted.db")
-    metadata.create_all(engine)
-    engine.dispose()
-
-    def tables(path: Path) -> dict[str, str]:
-        index = sqlite3.connect(path)
-        found = dict(index.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL"))
-        index.close()
-        return {name: " ".join(sql.split()) for name, sql in found.items()}
-
-    migrated = tables(tmp_path / "index.db")
-    migrated.pop("alembic_version")
-    assert migrated == tables(tmp_path / "wanted.db")
 
 
 def test_a_full_disk_refuses_and_harms_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -12,20 +14,22 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import create_engine
+from sqlalchemy import Connection, create_engine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from databases import Databases
 from ports import free_port
 from postgres import PASSWORD, QUOTED, Cluster, binary
 from running import until
-from store_tools import count, refusal, rows
+from store_tools import count, refusal
 
 from feeds import Position, Store, Token
 from feeds.errors import BadRequest, Missing, NewerSchema, NotFound, StoreLocked, Unavailable
 from feeds.storage import anew, entries
+from feeds.storage import postgres as postgres_connections
+from feeds.storage.migrate import STORE
 from feeds.storage.schema import metadata
-from feeds.storage.statements import LOCK_CLASS, USE_LOCK
+from feeds.storage.statements import LOCK_CLASS, SCHEMA_LOCK, USE_LOCK
 
 
 @pytest.fixture
@@ -111,25 +115,46 @@ def test_a_newer_schema_is_refused_and_left_alone(postgres: Cluster, url: str) -
     assert postgres.run("SELECT version_num FROM alembic_version", database=name) == [("9999",)]
 
 
-def test_the_migrations_lead_to_the_schema(url: str) -> None:
-    with Store.open(url) as store:
-        plain = create_engine(url.replace("://", "+psycopg://"))
-        with plain.connect() as connection:
-            assert compare_metadata(MigrationContext.configure(connection), metadata) == []
-        plain.dispose()
-        query = (
-            "SELECT table_name, column_name, collation_name FROM information_schema.columns"
-            " WHERE table_schema = 'public' AND data_type = 'text' AND collation_name IS NOT NULL"
-        )
-        bytewise = {(table, column) for table, column, collation in rows(store, query) if collation == "C"}
-    wanted = {
-        (table.name, column.name)
-        for table in metadata.sorted_tables
-        for column in table.columns
-        if getattr(column.type.dialect_impl(store.database.engine.dialect), "collation", None) == "C"
-    }
-    assert bytewise == wanted
-    assert ("docs", "id") in wanted
+def described(url: str, build: Callable[[Connection], None]) -> dict[str, list[tuple[Any, ...]]]:
+    """The columns, constraints and indexes of what `build` makes in an empty database."""
+    engine = create_engine(url.replace("://", "+psycopg://"), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        build(connection)
+        assert STORE.found(connection) == STORE.head
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        found = {query: sorted(map(tuple, connection.exec_driver_sql(query))) for query in _DESCRIPTIONS}
+    engine.dispose()
+    return found
+
+
+_DESCRIPTIONS = (
+    "SELECT table_name, column_name, ordinal_position, data_type, character_maximum_length, collation_name,"
+    " is_nullable, column_default FROM information_schema.columns WHERE table_schema = 'public'",
+    "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+    " WHERE connamespace = 'public'::regnamespace",
+    "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+)
+
+
+def test_what_is_made_at_once_is_what_the_migrations_lead_to(postgres: Cluster) -> None:
+    made, migrated = (described(postgres.url(postgres.database()), build) for build in (STORE.make, STORE.upgrade))
+    assert made == migrated
+    bytewise = {(row[0], row[1]) for row in made[_DESCRIPTIONS[0]] if row[5] == "C"}
+    assert {("docs", "id"), ("paths", "places"), ("meta", "key")} <= bytewise
+
+
+def test_whoever_waits_for_anothers_migration_waits_for_as_long_as_it_takes(
+    postgres: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_connections.BoundedConnection, "answer_s", 0.5)
+    url = postgres.url(postgres.database())
+    with closing(postgres.connect(url.rpartition("/")[2])) as other, ThreadPoolExecutor() as pool:
+        other.execute(f"SELECT pg_advisory_lock({LOCK_CLASS}, {SCHEMA_LOCK})")
+        opening = pool.submit(Store.open, url)
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND now() - waitstart > interval '1 s'"
+        until(lambda: opening.done() or other.execute(waiting).fetchone() == (1,))
+        other.execute(f"SELECT pg_advisory_unlock({LOCK_CLASS}, {SCHEMA_LOCK})")
+        opening.result().close()
 
 
 def test_of_several_that_start_at_once_one_makes_the_tables(postgres: Cluster) -> None:
