@@ -16,8 +16,9 @@ from feeds.errors import BadRequest
 GENERATION_MAX = 2**31 - 1
 DIGEST_CHARACTERS_MAX = 128
 
-# White space, control characters, commas, quotes and lone surrogates would break headers, ETags and lists.
-_REVISION = re.compile(r"([1-9][0-9]{0,9})-([^\s\x00-\x1f\x7f-\x9f,\"'\ud800-\udfff]{1,128})")
+# White space, control characters, commas, quotes, backslashes and lone surrogates would break headers, ETags, lists
+# and the JSON that a revision is put into as it is.
+_REVISION = re.compile(r"([1-9][0-9]{0,9})-([^\s\x00-\x1f\x7f-\x9f,\"'\\\ud800-\udfff]{1,128})")
 _SHOWN_CHARACTERS_MAX = 80
 
 
@@ -40,7 +41,7 @@ class Revision:
             raise BadRequest(
                 f"{repr(text)[:_SHOWN_CHARACTERS_MAX]} is not a revision.",
                 hint="A revision is N-text as Spile gave it, such as 2-5f0c…: N counts from 1 to 2147483647, "
-                f"the text has 1 to {DIGEST_CHARACTERS_MAX} characters without spaces, commas and quotes.",
+                f"the text has 1 to {DIGEST_CHARACTERS_MAX} characters without spaces, commas, quotes, backslashes.",
             )
         return cls(generation, found[2])
 
