@@ -151,7 +151,8 @@ class LogPublisher:
 
     def _on_commit(self, barrel: str, seq: int) -> None:
         self._hints[barrel] = seq
-        self._loop.call_soon_threadsafe(self._wake.set)
+        if not self._wake.is_set():  # else the round to come sees this hint as well
+            self._loop.call_soon_threadsafe(self._wake.set)
 
     def _on_barrel(self, what: str, barrel: str) -> None:
         self._changed.add(barrel)
@@ -224,7 +225,9 @@ class LogPublisher:
             lane = self._lanes.get(info.name)
             if lane is None:
                 lane = await self._open(info.name)
-            if lane is not None:
+            elif lane.barrel.epoch != info.epoch:
+                self._changed.add(info.name)  # another process dropped it, and made it again
+            else:
                 lane.head = max(lane.head, info.seq)
 
     async def _open(self, name: str) -> Lane | None:
@@ -269,7 +272,7 @@ class LogPublisher:
         try:
             if not lane.barrel.settings.retain and not self._publisher.wants(lane.topics.base):
                 await lane.let_go()
-                lane.told = lane.head = await self._ask(lane.barrel.head)  # nobody there to tell
+                lane.told = lane.head  # nobody is there to tell
                 return False
             page = await lane.read(self._ask)
             if page is None:
