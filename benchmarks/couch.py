@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -63,63 +64,68 @@ def request(method: str, path: str, body: bytes = b"") -> bytes:
     return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
-async def rate(port: int, seconds: float, runs: int, path: str, bodies: Iterator[bytes]) -> float:
+async def rate(port: int, seconds: float, path: str, bodies: Iterator[bytes]) -> float:
     """Documents a second of one connection that sends batch after batch."""
 
     def batches(_client: int) -> Iterator[bytes]:
         for body in bodies:
             yield request("POST", path, body)
 
-    found = [await load(port, 1, seconds, batches) for _ in range(runs)]
-    assert not any(each["failed"] for each in found)
-    return BULK * statistics.median(each["per_s"] for each in found)
+    found = await load(port, 1, seconds, batches)
+    assert not found["failed"]
+    return BULK * found["per_s"]
 
 
-def new_documents(prefix: str) -> Iterator[bytes]:
-    """Batches of documents that were never written."""
+def new_documents() -> Iterator[bytes]:
+    """Batches of documents that were never written; made beforehand but for their ids, so that the client, which
+    waits while it is answered, costs little itself."""
     chance = random.Random(1)
-    number = 0
-    while True:
-        docs = [measuring.document(number + each, chance) for each in range(BULK)]
-        yield json.dumps({"docs": [{**doc, "_id": f"{prefix}{doc['_id']}"} for doc in docs]}).encode()
-        number += BULK
+    docs = [measuring.document(number, chance) for number in range(BULK)]
+    template = json.dumps({"docs": [{**doc, "_id": f"@-{doc['_id']}"} for doc in docs]}).encode()
+    for number in count(1):
+        yield template.replace(b"@", b"%07d" % number)
 
 
-async def measure(running: RunningService, seconds: float, runs: int, count: int) -> dict[str, Any]:
-    """Every figure of the face, beside the native one."""
+async def measure(running: RunningService, seconds: float, runs: int, documents: int) -> dict[str, Any]:
+    """Every figure of the face, beside the native one: taken in turn, so that a machine whose speed changes is the
+    same for both."""
     port = int(running.url.rsplit(":", 1)[1])
     async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
         rows = (await client.get("/barrels/full/changes", params={"limit": BULK})).json()["results"]
     asked = [{"id": row["id"], "rev": row["rev"]} for row in rows]
-    native = json.dumps({"docs": [{**each, "revs": True} for each in asked]}).encode()
-    face = json.dumps({"docs": asked}).encode()
+    native_get = json.dumps({"docs": [{**each, "revs": True} for each in asked]}).encode()
+    face_get = json.dumps({"docs": asked}).encode()
+    writing = {path: new_documents() for path in ("/barrels/native/docs/_bulk", "/couch/face/_bulk_docs")}
+    reading = {
+        "/barrels/full/docs/_get": repeat(native_get),
+        "/couch/full/_bulk_get?revs=true&latest=true": repeat(face_get),
+    }
+
+    async def posted(path: str) -> float:
+        return await rate(port, seconds, path, (writing | reading)[path])
+
+    async def streamed(path: str) -> float:
+        return documents / (await read_all(port, path))[0]
+
     figures: dict[str, Any] = {}
-
-    async def beside(name: str, own: float, through: float) -> None:
-        figures[f"{name}_per_s"] = through
-        figures[f"{name}_native_per_s"] = own
-        figures[f"{name}_over_native"] = own / through
-
-    await beside(
-        "bulk_docs",
-        await rate(port, seconds, runs, "/barrels/bench/docs/_bulk", new_documents("n")),
-        await rate(port, seconds, runs, "/couch/bench/_bulk_docs", new_documents("c")),
-    )
-    await beside(
-        "bulk_get",
-        await rate(port, seconds, runs, "/barrels/full/docs/_get", iter(lambda: native, b"")),
-        await rate(port, seconds, runs, "/couch/full/_bulk_get?revs=true&latest=true", iter(lambda: face, b"")),
-    )
-    for name, own, through in (
-        ("changes", "/barrels/full/changes", "/couch/full/_changes?style=all_docs"),
-        ("changes_with_docs", "/barrels/full/changes?docs=true", "/couch/full/_changes?include_docs=true"),
+    for name, measured, (own, through) in (
+        ("bulk_docs", posted, list(writing)),
+        ("bulk_get", posted, list(reading)),
+        ("changes", streamed, ("/barrels/full/changes", "/couch/full/_changes?style=all_docs")),
+        (
+            "changes_with_docs",
+            streamed,
+            ("/barrels/full/changes?docs=true", "/couch/full/_changes?include_docs=true"),
+        ),
     ):
-        took = {path: [(await read_all(port, path))[0] for _ in range(runs)] for path in (own, through)}
-        await beside(name, count / statistics.median(took[own]), count / statistics.median(took[through]))
+        pairs = [(await measured(own), await measured(through)) for _ in range(runs)]
+        figures[f"{name}_per_s"] = statistics.median(through for _, through in pairs)
+        figures[f"{name}_native_per_s"] = statistics.median(own for own, _ in pairs)
+        figures[f"{name}_over_native"] = statistics.median(own / through for own, through in pairs)
     return figures
 
 
-async def latency(running: RunningService, count: int) -> dict[str, float]:
+async def latency(running: RunningService, puts: int) -> dict[str, float]:
     """Milliseconds from a put until its line of a continuous feed."""
     waited = []
     async with httpx.AsyncClient(base_url=running.url, timeout=60) as client:
@@ -127,7 +133,7 @@ async def latency(running: RunningService, count: int) -> dict[str, float]:
         params = {"feed": "continuous", "since": "now", "heartbeat": "1000"}
         async with client.stream("GET", "/couch/live/_changes", params=params) as response:
             lines = response.aiter_lines()
-            for number in range(count):
+            for number in range(puts):
                 began = time.perf_counter()
                 put = asyncio.create_task(client.put(f"/couch/live/doc{number}", json={"n": number}))
                 while not await anext(lines):
@@ -137,7 +143,7 @@ async def latency(running: RunningService, count: int) -> dict[str, float]:
     return {"put_to_line_p50_ms": percentile(waited, 0.5), "put_to_line_p99_ms": percentile(waited, 0.99)}
 
 
-def pouchdb(running: RunningService, count: int) -> dict[str, float]:
+def pouchdb(running: RunningService, documents: int) -> dict[str, float]:
     """Documents a second that PouchDB pushes and pulls; nothing where it cannot be installed."""
     installed = subprocess.run([ROOT / "setup" / "clients"], capture_output=True, text=True, check=False)
     if installed.returncode != 0:
@@ -146,7 +152,7 @@ def pouchdb(running: RunningService, count: int) -> dict[str, float]:
         script.write(POUCH)
         script.flush()
         done = subprocess.run(
-            ["node", script.name, installed.stdout.strip(), f"{running.url}/couch/pouch", str(count)],
+            ["node", script.name, installed.stdout.strip(), f"{running.url}/couch/pouch", str(documents)],
             capture_output=True,
             text=True,
             check=True,
@@ -155,19 +161,19 @@ def pouchdb(running: RunningService, count: int) -> dict[str, float]:
     return found
 
 
-def fill(running: RunningService, count: int) -> None:
+def fill(running: RunningService, documents: int) -> None:
     """The barrels that are written to and read from."""
-    running.create("bench")
-    running.create("full")
+    for barrel in ("native", "face", "full"):
+        running.create(barrel)
     with httpx.Client(base_url=running.url, timeout=60) as client:
-        bodies = new_documents("")
-        for _ in range(0, count, BULK):
+        bodies = new_documents()
+        for _ in range(0, documents, BULK):
             client.post("/barrels/full/docs/_bulk", content=next(bodies)).raise_for_status()
 
 
 def main() -> None:
     """Run it."""
-    options = arguments(__doc__ or "", seconds=3, runs=3, documents=50_000, pouchdb=10_000, puts=300)
+    options = arguments(__doc__ or "", seconds=3, runs=5, documents=50_000, pouchdb=10_000, puts=300)
     with service() as running:
         fill(running, options.documents)
         figures = uvloop.run(measure(running, options.seconds, options.runs, options.documents))

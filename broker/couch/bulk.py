@@ -96,7 +96,8 @@ def _prepared(body: bytes, bytes_max: int, contents_max: int) -> tuple[bool, lis
         text = bytes(doc)
         try:
             write = make(text, bytes_max)
-            size += sum(len(each.data or b"") for each in (write.attachments or {}).values() if each is not None)
+            if write.attachments:
+                size += sum(len(each.data or b"") for each in write.attachments.values() if each is not None)
             prepared.append(write)
         except CouchError as refusal:
             named = _named(text)

@@ -25,7 +25,8 @@ _ATTACHMENTS: Final = b'"_attachments"'
 _REVISIONS: Final = b'"_revisions"'
 # What a reader was given beside the document and sends back, as CouchDB lets it.
 _BESIDE: Final = ("_revs_info", "_local_seq")
-_DROPPED: Final = tuple(f'"{name}"'.encode() for name in _BESIDE)
+_REVS_INFO: Final = b'"_revs_info"'
+_LOCAL_SEQ: Final = b'"_local_seq"'
 _KNOWN: Final = frozenset(
     {
         *("_id", "_rev", "_deleted", "_revisions", "_attachments", "_conflicts", "_deleted_conflicts"),
@@ -70,8 +71,8 @@ def _with_rev(text: bytes) -> bytes | None:
 
 def _native(text: bytes, *, edits: bool) -> bytes | dict[str, Any]:
     """The document as `feeds` takes it: its own text wherever nothing is to be translated."""
-    strange = _ATTACHMENTS in text or (edits and _REVISIONS in text) or any(name in text for name in _DROPPED)
-    if not strange:
+    plain = _ATTACHMENTS not in text and _REVS_INFO not in text and _LOCAL_SEQ not in text
+    if plain and not (edits and _REVISIONS in text):
         return text
     try:
         doc = _decode(text)
