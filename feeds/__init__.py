@@ -4,8 +4,9 @@ Usable embedded, without any network. `Store.open` is where to begin. Names are 
 for, so that a program that only speaks to a service does not pay for the database.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from feeds.lazily import names_of
 
 if TYPE_CHECKING:
     from feeds.attachments.documents import Attachment
@@ -24,32 +25,26 @@ if TYPE_CHECKING:
     from feeds.store import Store
     from feeds.writes import Outcome, Token, Write, Written
 
-_HOMES = {
-    "feeds.attachments.documents": ("Attachment",),
-    "feeds.attachments.stubs": ("Content", "Moves"),
-    "feeds.attachments.uploads": ("Upload",),
-    "feeds.barrel": ("Barrel",),
-    "feeds.barrels": ("BarrelInfo", "BarrelSettings"),
-    "feeds.errors": ("SpileError",),
-    "feeds.limits": ("StoreSettings",),
-    "feeds.patterns": ("Pattern", "parse_patterns"),
-    "feeds.positions": ("FIRST", "NOW", "Mark", "Position", "parse_since"),
-    "feeds.rows": ("ChangesPage", "FeedPage", "FindPage", "Found", "LogEntry", "Row", "Start"),
-    "feeds.storage.backup": ("Manifest",),
-    "feeds.storage.checks": ("CheckReport",),
-    "feeds.storage.reading": ("Document",),
-    "feeds.store": ("Store",),
-    "feeds.writes": ("Outcome", "Token", "Write", "Written"),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'feeds' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOME[name]), name)
-    return value
-
+__getattr__ = names_of(
+    __name__,
+    {
+        "feeds.attachments.documents": ("Attachment",),
+        "feeds.attachments.stubs": ("Content", "Moves"),
+        "feeds.attachments.uploads": ("Upload",),
+        "feeds.barrel": ("Barrel",),
+        "feeds.barrels": ("BarrelInfo", "BarrelSettings"),
+        "feeds.errors": ("SpileError",),
+        "feeds.limits": ("StoreSettings",),
+        "feeds.patterns": ("Pattern", "parse_patterns"),
+        "feeds.positions": ("FIRST", "NOW", "Mark", "Position", "parse_since"),
+        "feeds.rows": ("ChangesPage", "FeedPage", "FindPage", "Found", "LogEntry", "Row", "Start"),
+        "feeds.storage.backup": ("Manifest",),
+        "feeds.storage.checks": ("CheckReport",),
+        "feeds.storage.reading": ("Document",),
+        "feeds.store": ("Store",),
+        "feeds.writes": ("Outcome", "Token", "Write", "Written"),
+    },
+)
 
 __all__ = [
     "FIRST",

@@ -11,14 +11,16 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from feeds.barrel import Barrel
 from feeds.errors import Overloaded, TooLarge
 from listeners.changes import Change
 from listeners.stream.messages import check_listener_name
+
+if TYPE_CHECKING:
+    from feeds.barrel import Barrel
 
 _PREFIX = "dead/"
 # Somebody should look long before. Beyond it the listener stops, which is safer than to forget.

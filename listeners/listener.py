@@ -8,13 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from feeds.barrel import Barrel
 from feeds.errors import BadRequest, SpileError
 from listeners.callbacks import Retries, call_until_done
 from listeners.changes import Change, Snapshot
 from listeners.dead_letters import BarrelDeadLetters, DeadLetters, FileDeadLetters
 from listeners.following import PATIENCE_S
-from listeners.listen import Listening, OnSnapshot, listen
+from listeners.listening import Listening, OnSnapshot, listen
 from listeners.source import Source
 from listeners.stream.messages import BYTES_DEFAULT, WINDOW_DEFAULT, Attachments
 
@@ -170,7 +169,7 @@ def _letters(source: Source, name: str | None, given: DeadLetters | str | Path |
         return FileDeadLetters(given)
     if given is not None:
         return given
-    if isinstance(source, Barrel) and name is not None:
+    if name is not None and not isinstance(source, str | Path | tuple):
         return BarrelDeadLetters(source, name)
     raise BadRequest(
         "There is no place for dead letters.", hint="Name a file in `dead_letters`, or listen to a Barrel by name."

@@ -1,4 +1,7 @@
-"""What one listens to: turns a URL or a barrel into links, and holds what they need while it lasts."""
+"""What one listens to: turns a URL or a barrel into links, and holds what they need while it lasts.
+
+Imports what an address needs only when it needs it: the database, paho and websockets each take a while.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
-from feeds.barrel import Barrel
-from feeds.store import Store
+from feeds.structs import prepare
 from listeners.following import Link
 from listeners.links.address import Address, StorePlace, parse_address
-from listeners.links.inprocess import InProcessLink
-from listeners.stream.service import StreamService
+
+if TYPE_CHECKING:
+    from feeds.barrel import Barrel
+    from feeds.store import Store
+    from listeners.stream.service import StreamService
 
 Source: TypeAlias = "str | Path | Barrel | tuple[StreamService, str]"
 
@@ -24,8 +29,11 @@ _THREADS = 3
 
 def checked(source: Source) -> Address | StorePlace | Barrel | tuple[StreamService, str]:
     """What the source names; BadRequest for text that names nothing."""
-    if isinstance(source, Barrel | tuple):
-        return source
+    if not isinstance(source, str | Path):
+        from feeds.barrel import Barrel
+
+        if isinstance(source, Barrel | tuple):
+            return source
     return parse_address(str(source))
 
 
@@ -35,8 +43,13 @@ async def opened(
 ) -> AsyncIterator[Callable[[], Link]]:
     """What dials links to the place, on this event loop. A store that is opened for it is closed with it."""
     if isinstance(place, Address):
-        yield _dialler(place, token)
+        dial = _dialler(place, token)
+        prepare()  # a program may have listeners in several threads
+        yield dial
         return
+    from feeds.store import Store
+    from listeners.links.inprocess import InProcessLink
+
     if isinstance(place, tuple):
         service, barrel = place
         yield lambda: InProcessLink(service, barrel)
@@ -57,6 +70,8 @@ async def opened(
 
 @asynccontextmanager
 async def _served(store: Store, executor: ThreadPoolExecutor) -> AsyncIterator[StreamService]:
+    from listeners.stream.service import StreamService
+
     service = StreamService(store, executor)
     try:
         yield service
@@ -65,16 +80,15 @@ async def _served(store: Store, executor: ThreadPoolExecutor) -> AsyncIterator[S
 
 
 def _store_of(place: StorePlace | Barrel) -> Store:
-    assert isinstance(place, Barrel)
+    assert not isinstance(place, StorePlace)
     return place._store
 
 
 def _name_of(place: StorePlace | Barrel) -> str:
-    return place.name if isinstance(place, Barrel) else place.barrel
+    return place.barrel if isinstance(place, StorePlace) else place.name
 
 
 def _dialler(address: Address, token: str | None) -> Callable[[], Link]:
-    """Imports what the address needs only when it needs it: paho and websockets take a while."""
     if address.kind == "mqtt":
         from listeners.links.mqtt import MqttLink
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
-from feeds import Store
 from feeds.errors import BadRequest, NotFound
+
+if TYPE_CHECKING:
+    from feeds import Store
 
 PREFIX_MIN = 4
 """Characters of an id that are enough where no other one begins with them."""

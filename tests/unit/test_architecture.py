@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,3 +100,26 @@ def test_every_module_says_what_it_holds(package: str) -> None:
         if path.read_text().strip() and not ast.get_docstring(ast.parse(path.read_text())):
             silent.append(str(path.relative_to(ROOT)))
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "from broker.cli import over_http",
+        "from listeners import Listener, listen, listen_async",
+        "from listeners.links import mqtt, websocket",
+    ],
+)
+def test_who_only_speaks_to_a_service_does_not_wait_for_the_database(imports: str) -> None:
+    program = f"import sys\n{imports}\nassert 'sqlalchemy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+def test_a_package_gives_every_name_that_it_promises() -> None:
+    import feeds
+    import listeners
+
+    for package in (feeds, listeners):
+        given = {name: getattr(package, name) for name in package.__all__}
+        assert not [name for name, value in given.items() if inspect.ismodule(value)]
+        assert not hasattr(package, "nothing_of_the_kind")
