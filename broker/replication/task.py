@@ -9,13 +9,13 @@ from __future__ import annotations
 from functools import cached_property
 from hashlib import sha256
 from typing import Any, Literal
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
 from feeds.barrels import check_barrel_name
 from feeds.errors import BadRequest
-from listeners.links.address import Address, checked_token, parse_address
+from listeners.links.address import Address, checked_token, login_in, parse_address
 from listeners.replication import Filter
 
 Leaves = Literal["ignore", "purge"]
@@ -152,11 +152,8 @@ def _end(name: str, place: str, token: str | None) -> tuple[str, Login | None]:
     if parts.fragment:
         raise BadRequest(f"The URL of the {name} has a fragment", hint=_HINT)
     shown = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    user = unquote(parts.username) if parts.username else None
-    if user is None and token is None:
-        return shown, None
-    password = None if user is None or parts.password is None else unquote(parts.password)
-    return shown, Login(user, password, token)
+    user, password = login_in(parts)
+    return shown, None if user is None and token is None else Login(user, password, token)
 
 
 def _other_store(name: str) -> BadRequest:

@@ -6,7 +6,7 @@ Reads no files. Connecting is the other modules' of this package.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from feeds.barrels import check_barrel_name
 from feeds.errors import BadRequest
@@ -80,17 +80,29 @@ def parse_address(url: str) -> Address | StorePlace:
     prefix, barrel = _prefix_and_barrel(parts.path) if mqtt else _barrel_in(parts.path)
     if not barrel or "/" in barrel or "//" in prefix:
         raise BadRequest(f"{_shown(url)} names no barrel.", hint=_HINT)
+    user, password = login_in(parts)
+    if mqtt and user == "":
+        raise BadRequest(
+            f"{_shown(url)} has a password without a user.", hint="Write mqtt://USER:PASSWORD@HOST/BARREL."
+        )
     return Address(
         kind="mqtt" if mqtt else "websocket",
         host=host,
         port=port or (_MQTT if mqtt else _WEBSOCKET)[scheme],
         tls=tls,
         barrel=check_barrel_name(unquote(barrel)),
-        user=unquote(parts.username) if parts.username else None,
-        password=unquote(parts.password) if parts.password else None,
+        user=user,
+        password=password,
         prefix=prefix,
         files=files,
     )
+
+
+def login_in(parts: SplitResult) -> tuple[str | None, str | None]:
+    """User and password of a URL; the user is empty where there is a password alone, as `http://:TOKEN@host` has it."""
+    password = unquote(parts.password) if parts.password else None
+    user = unquote(parts.username) if parts.username else None
+    return "" if user is None and password is not None else user, password
 
 
 def checked_token(token: str) -> str:

@@ -314,7 +314,8 @@ async def test_names_and_passwords_are_given_for_a_cookie_or_as_they_are(tmp_pat
     async with served(tmp_path, access=access, sign_in=sign_in) as service:
         service.store.create("geo")
         place = service.url.replace("://", "://any:secret@") + "/couch/geo"
-        for peer in (CouchPeer(place), CouchPeer(f"{service.url}/couch/geo", token="secret")):
+        alone = CouchPeer(place.replace("any:", ":"))
+        for peer in (CouchPeer(place), alone, CouchPeer(f"{service.url}/couch/geo", token="secret")):
             assert (await peer.identity()).barrel == "geo"
             assert "secret" not in peer.name
             await peer.close()

@@ -339,10 +339,13 @@ async def test_credentials_that_are_wrong_are_told(tmp_path: Path) -> None:
             with pytest.raises(Unauthorized):
                 await peer.identity()
             await peer.close()
-        peer = HttpPeer(f"{service.url}/geo", token="right")
-        assert (await peer.identity()).barrel == "geo"
-        assert [page.caught_up async for page in feed(peer)] == [True]
-        await peer.close()
+        for right in (
+            HttpPeer(f"{service.url}/geo", token="right"),
+            HttpPeer(f"{service.url}/geo".replace("://", "://:right@")),
+        ):
+            assert (await right.identity()).barrel == "geo"
+            assert [page.caught_up async for page in feed(right)] == [True]
+            await right.close()
 
 
 def feed(peer: Any) -> AsyncGenerator[Page, None]:

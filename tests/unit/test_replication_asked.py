@@ -81,6 +81,13 @@ def test_a_login_is_taken_out_of_a_url_and_put_back_in() -> None:
     assert with_login(found.target, None) == with_login(found.target, Login(token="t")) == HUB
 
 
+def test_a_token_in_a_url_that_names_no_user_is_kept() -> None:
+    url = "http://:t0ken@hub:8000/geo"
+    found, secrets = asked("geo", url)
+    assert (found.target, secrets.target) == (HUB, Login("", "t0ken"))
+    assert with_login(found.target, secrets.target) == url
+
+
 def test_files_for_tls_stay_behind_the_url() -> None:
     url = "https://me:secret@hub/geo?ca=/etc/ca.pem&cert=/etc/me.pem"
     found, secrets = asked("geo", url)

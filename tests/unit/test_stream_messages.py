@@ -158,6 +158,14 @@ def test_user_password_and_barrel_are_decoded() -> None:
     assert (address.user, address.password, address.barrel) == ("us@er", "p/w", "a/b")
 
 
+def test_a_password_without_a_user_is_a_token_over_http_and_nothing_that_mqtt_can_send() -> None:
+    address = parse_address("http://:t0ken@h/a")
+    assert isinstance(address, Address)
+    assert (address.user, address.password) == ("", "t0ken")
+    with pytest.raises(BadRequest, match="without a user"):
+        parse_address("mqtt://:t0ken@h/a")
+
+
 def test_a_folder_or_database_with_a_barrel_is_a_place_in_this_process() -> None:
     assert parse_address("some/folder#geo") == StorePlace("some/folder", "geo")
     assert parse_address("sqlite:///d/spile.db#a%2Fb") == StorePlace("sqlite:///d/spile.db", "a/b")
