@@ -1,6 +1,7 @@
 """What HTTP costs: single writes and reads over 32 connections, bulk writes, and reading the changes.
 
 The service is a process of its own on a new store; the client speaks over raw sockets, and so costs little itself.
+Beside it stands what a store in process takes in the same run, and how often the disk syncs.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ import msgspec
 import uvloop
 
 from benchmarks import measuring
-from benchmarks.measuring import arguments, report
+from benchmarks.embedded import bulk as bulk_in_process
+from benchmarks.embedded import singles
+from benchmarks.measuring import arguments, documents, folder, report, syncs_per_second
 from benchmarks.service import RunningService, service
+from feeds import Store
 
 BULK_DOCS = 500
 CHANGES_DOCS = 100_000
@@ -157,7 +161,13 @@ async def measure(port: int, connections: int, seconds: float, runs: int) -> dic
     await several("get", gets, connections)
     await several("put_1_connection", alone, 1)
     await several("bulk_500", bulks, 1)
-    results["bulk_docs_per_s"] = BULK_DOCS * cast(dict[str, float], results["bulk_500"])["per_s"]
+    put_rate = cast(dict[str, float], results["put_1_connection"])["per_s"]
+    bulk_rate = BULK_DOCS * cast(dict[str, float], results["bulk_500"])["per_s"]
+    own = await asyncio.to_thread(in_process)
+    results["bulk_docs_per_s"] = bulk_rate
+    results["put_1_connection_to_in_process"] = put_rate / own["in_process_put_per_s"]
+    results["bulk_to_in_process"] = bulk_rate / own["in_process_bulk_docs_per_s"]
+    results |= own
     for name, query in (
         ("changes", "docs=false"),
         ("changes_with_docs", "docs=true"),
@@ -171,6 +181,18 @@ async def measure(port: int, connections: int, seconds: float, runs: int) -> dic
             "mib_per_s": round(statistics.median(size / seconds for seconds, size in took) / 2**20, 1),
         }
     return results
+
+
+def in_process() -> dict[str, float]:
+    """What a store takes without a service before it, and its disk without a store."""
+    docs = documents(30_000)
+    with folder() as place, Store.open(place) as store:
+        barrel = store.create("bench")
+        return {
+            "in_process_bulk_docs_per_s": bulk_in_process(barrel, docs[:28_000]),
+            "in_process_put_per_s": singles(barrel, docs[28_000:]),
+            "syncs_per_s": syncs_per_second(place),
+        }
 
 
 def fill(running: RunningService) -> None:
