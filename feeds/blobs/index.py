@@ -15,6 +15,7 @@ from sqlalchemy import Connection
 
 from feeds.blobs.checksums import RawRow
 from feeds.blobs.values import Damage, State
+from feeds.storage.asking import rows_of
 from feeds.storage.database import READERS_MAX, Database
 
 ROWS_MAX = 1_000  # of one question; a reader that needs more asks again
@@ -52,7 +53,7 @@ class Index:
 
     def _ask(self, statement: str, parameters: tuple[Any, ...] = ()) -> list[Any]:
         with self.reading() as connection:
-            return list(connection.exec_driver_sql(statement, parameters).all())
+            return rows_of(connection, statement, parameters)
 
     def rows(self, file: int, start: int, end: int, rows_max: int = ROWS_MAX) -> list[RawRow]:
         """The rows that have a byte in a range, in order; not more than the first so many."""

@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, func, literal_column, select, update
 
 from feeds.attachments.stubs import Content
 from feeds.errors import BadRequest
+from feeds.storage.asking import rows_of
 from feeds.storage.database import Database
 from feeds.storage.schema import DAMAGED, blob_refs, blob_trash, blobs, meta, uploads
 from feeds.storage.statements import Statements
@@ -197,7 +198,7 @@ class StoredBlobs:
 
     def _rows(self, statement: str, values: Sequence[str]) -> list[Any]:
         with self._database.reading() as connection:
-            return list(connection.exec_driver_sql(statement, (self._statements.as_list(values),)).all())
+            return rows_of(connection, statement, (self._statements.as_list(values),))
 
 
 def _blob(row: Any) -> Blob:

@@ -19,6 +19,7 @@ from feeds.paths import ATTACHMENTS, Leaf, document_leaves, encode_segment, id_l
 from feeds.patterns import Pattern
 from feeds.rows import FindPage, Found, document_json
 from feeds.storage import ids
+from feeds.storage.asking import rows_of
 from feeds.storage.hits import Hit, Hits
 from feeds.storage.queries import Queries
 from feeds.storage.schema import DELETED
@@ -145,7 +146,7 @@ class Finder:
 
     def _documents(self, numbers: Sequence[int]) -> dict[int, Any]:
         listed = self._queries.as_list(numbers)
-        rows = self._connection.exec_driver_sql(self._queries.docs_by_number, (self._barrel, listed)).all()
+        rows = rows_of(self._connection, self._queries.docs_by_number, (self._barrel, listed))
         return {row[0]: row for row in rows}
 
     def _checked(self, chunk: Sequence[Hit]) -> Iterator[Found]:

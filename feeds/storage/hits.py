@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
 
+from feeds.storage.asking import rows_of
 from feeds.storage.queries import Queries
 from feeds.storage.selection import JUST_BEHIND, Places, shapes_in
 
@@ -182,7 +183,7 @@ class Hits:
             chunk = min(4 * chunk, _CHUNK)
 
     def _rows(self, statement: str, *parameters: Any) -> Sequence[Any]:
-        return self._connection.exec_driver_sql(statement, parameters).all()
+        return rows_of(self._connection, statement, parameters)
 
 
 def _by_bounds(ranges: Sequence[Range]) -> dict[tuple[bytes, bytes], list[Range]]:

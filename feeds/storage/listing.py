@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, case, func, literal_column, select
 
 from feeds.errors import SpileError
+from feeds.storage.asking import rows_of
 from feeds.storage.entries import PAGE_BYTES_MAX
 from feeds.storage.ids import LAST
 from feeds.storage.reading import Document, Reader, Wanted
@@ -74,7 +75,7 @@ def list_documents(
     queries, now = barrel.store.queries, barrel.store.clock()
     statement = queries.docs_between_back if descending else queries.docs_between
     with barrel.store.database.reading() as connection:
-        rows = connection.exec_driver_sql(statement, (barrel.key, low, high, limit)).all()
+        rows = rows_of(connection, statement, (barrel.key, low, high, limit))
     return Page([_listed(row, now) for row in rows], len(rows) == limit)
 
 
@@ -82,7 +83,7 @@ def find_documents(barrel: Barrel, ids: Sequence[str]) -> dict[str, Listed]:
     """Those of these documents that were ever written here."""
     queries, now = barrel.store.queries, barrel.store.clock()
     with barrel.store.database.reading() as connection:
-        rows = connection.exec_driver_sql(queries.docs_by_id, (barrel.key, queries.as_list(list(ids)))).all()
+        rows = rows_of(connection, queries.docs_by_id, (barrel.key, queries.as_list(list(ids))))
     return {row[2]: _listed(row, now) for row in rows}
 
 

@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from feeds.errors import Deleted, Missing, NotFound, SpileError
 from feeds.revisions import Revision
 from feeds.rows import document_json
+from feeds.storage.asking import rows_of
 from feeds.storage.queries import Queries
 from feeds.storage.schema import DELETED, EXPIRED, MISSING
 from feeds.storage.state import other_leaves
@@ -71,7 +72,7 @@ class Reader:
         self._now = now
 
     def _rows(self, statement: str, *parameters: Any) -> Sequence[Any]:
-        return self._connection.exec_driver_sql(statement, parameters).all()
+        return rows_of(self._connection, statement, parameters)
 
     def documents(self, wanted: Sequence[Wanted], bytes_max: int | None = None) -> list[Document | SpileError]:
         """Each document asked for, or why it cannot be read, in order.

@@ -16,6 +16,7 @@ from feeds.errors import EpochChanged
 from feeds.matching import PathFilter
 from feeds.patterns import Pattern
 from feeds.rows import FeedPage, LogEntry, Row
+from feeds.storage.asking import rows_of
 from feeds.storage.database import Database
 from feeds.storage.entries import PAGE_BYTES_MAX, bounded, log_entry, row_of
 from feeds.storage.queries import Queries
@@ -68,6 +69,7 @@ class Replay:
         self._matches: list[tuple[int, int]] | None = None  # (seq, doc), still to come
         self._match_at = 0
         self._chunk = 50  # matches read at a time: more while their documents are small
+        self._page_size = 1  # rows read at a time
         self._stood: set[int] = set()  # documents that matched already at `after`
         self._came: set[int] = set()  # in a replay by log: those that did not, and are to be told at a later row
         self._ready: list[tuple[Row, int]] = []  # rows read but not told yet, with their sizes
@@ -87,7 +89,7 @@ class Replay:
         """Up to so many rows and bytes of documents (one row at least, if there is one); may be empty before the
         end, when what was looked at did not match."""
         if self._ready_at >= len(self._ready) and self._read_upto < self.upto:
-            self._read_more()
+            self._read_more(rows_max)
         rows: list[Row] = []
         size = 0
         while self._ready_at < len(self._ready) and len(rows) < rows_max:
@@ -110,25 +112,28 @@ class Replay:
 
     # -- reading
 
-    def _read_more(self) -> None:
-        if self._filter is None:
-            self._read_documents()
-        elif self._matches is not None:
+    def _read_more(self, wanted: int) -> None:
+        if self._matches is not None:
             self._read_matches()
-        elif self._leaves:
-            self._read_log()
+        elif self._filter is not None and self._leaves:
+            self._read_log(self._page_of(wanted, _PAGE))
         else:
-            self._read_documents()
+            bodies = self._docs or self._filter is not None
+            self._read_documents(bodies, self._page_of(wanted, _PAGE if bodies else _PAGE_PLAIN))
+
+    def _page_of(self, wanted: int, most: int) -> int:
+        """How many rows are read now: what is wanted, and more each time for whoever goes on."""
+        page = max(1, min(most, max(wanted, self._page_size)))
+        self._page_size = 2 * page
+        return page
 
     def _rows(self, statement: str, *parameters: Any) -> Sequence[Any]:
         with self._database.reading() as connection:
-            return connection.exec_driver_sql(statement, parameters).all()
+            return rows_of(connection, statement, parameters)
 
-    def _read_documents(self) -> None:
+    def _read_documents(self, bodies: bool, limit: int) -> None:
         """Documents by their newest seq, matched one by one where there are patterns."""
-        bodies = self._docs or self._filter is not None
-        queries, limit = self._queries, _PAGE if bodies else _PAGE_PLAIN
-        statement = queries.changes_with_docs if bodies else queries.changes
+        statement = self._queries.changes_with_docs if bodies else self._queries.changes
         rows, more = self._page(statement, 9 if bodies else None, limit)
         for row in rows:
             paths = None
@@ -171,7 +176,7 @@ class Replay:
                 return None  # it may be anywhere, or there is more to look up than there are changes
 
             def run(statement: str, *parameters: Any) -> Sequence[Any]:
-                return connection.exec_driver_sql(statement, parameters).all()
+                return rows_of(connection, statement, parameters)
 
             standing = self._standing(run, selection, budget)
             left = self._left(run, selection, budget) if standing is not None else None
@@ -264,12 +269,12 @@ class Replay:
                 told.append((deletion, len(row[9] or b"") if self._docs else 0))
         return told, rows[-1][1] if more else upto
 
-    def _read_log(self) -> None:
+    def _read_log(self, page: int) -> None:
         """Log rows since the position: documents that stand under the patterns, and leaves."""
         with self._database.snapshot() as connection:
             self._check_kept(connection, self._read_upto)
-            parameters = (self._barrel, self._read_upto, self.upto, _PAGE)
-            rows, more = bounded(connection.exec_driver_sql(self._queries.tail, parameters), _PAGE, 10)
+            parameters = (self._barrel, self._read_upto, self.upto, page)
+            rows, more = bounded(connection.exec_driver_sql(self._queries.tail, parameters), page, 10)
         entries = [(entry, row) for row in rows if (entry := log_entry(row)) is not None and not entry.purged]
         present = self._present({row[11] for entry, row in entries if not entry.newest})
         for entry, row in entries:

@@ -94,6 +94,20 @@ def test_a_replay_from_near_the_head_costs_what_changed_since(store: Store, geo:
     assert cost(store, lambda: geo.tail(head - 5)) < 1_000
 
 
+@pytest.mark.parametrize("docs", [False, True], ids=["rows", "documents"])
+def test_a_page_of_changes_costs_its_rows(store: Store, geo: Barrel, docs: bool) -> None:
+    def cost(page: int, most: int) -> int:
+        replay, rows = geo.replay(0, docs=docs), 0
+        with steps(store) as taken:
+            while rows < most:
+                rows += len(replay.next(min(page, most - rows)).rows)
+            return taken()
+
+    whole = cost(DOCUMENTS, DOCUMENTS)
+    assert cost(10, 10) < whole / 100
+    assert cost(10, DOCUMENTS) < whole * 1.5  # and who goes on page by page does not pay for it
+
+
 def test_a_search_costs_its_page(store: Store, geo: Barrel) -> None:
     page = geo.find("n", order="value", limit=10)
     assert cost(store, lambda: geo.find("n", order="value", limit=10)) < 2_000
