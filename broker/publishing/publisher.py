@@ -240,7 +240,8 @@ class LogPublisher:
             topics = BarrelTopics(name, barrel.epoch, settings, self._bytes_max)
             await self._retaining.settle(barrel, topics, settings, told)
         except NotFound:
-            return None  # it was dropped meanwhile
+            await self._retaining.taken_by_nobody(name)  # it was dropped meanwhile
+            return None
         lane = Lane(barrel, topics, told, head, saved, told)
         self._lanes[name] = lane
         return lane

@@ -39,6 +39,7 @@ class Retaining:
         self._ask = ask
         self._prefix = f"retained:{broker}:"
         self._bytes_max = bytes_max
+        self._left: set[str] = set()  # names whose head was left to the barrel that had taken the name by then
 
     async def settle(self, barrel: Barrel, topics: BarrelTopics, settings: BarrelSettings, told: int) -> None:
         """Retain or clear every document, if the settings changed since the last time; `told` is the position."""
@@ -63,6 +64,12 @@ class Retaining:
         except NotFound:
             await self._clear(barrel, topics)
 
+    async def taken_by_nobody(self, name: str) -> None:
+        """Clear the head that was left to another barrel of this name, which has gone as well."""
+        if name in self._left:
+            await self._clear_head(BarrelTopics(name, "", BarrelSettings(), self._bytes_max))
+            self._left.discard(name)
+
     async def clear_dropped(self) -> None:
         """Clear what was retained of barrels that were dropped while nobody was here to do it."""
         notes = await self._ask(lambda: self._store.notes(self._prefix))
@@ -83,8 +90,13 @@ class Retaining:
             await self._publish([topics.clear(each) for each in ids])
             after = ids[-1] if ids else None
         if await self._ask(partial(self._is_gone, barrel)):
-            await self._publish([Message(each, b"", ID_QOS, True) for each in (topics.head, topics.lag)])
+            await self._clear_head(topics)
+        else:
+            self._left.add(barrel.name)
         await self._ask(lambda: self._store.set_note(key, None))
+
+    async def _clear_head(self, topics: BarrelTopics) -> None:
+        await self._publish([Message(each, b"", ID_QOS, True) for each in (topics.head, topics.lag)])
 
     def _is_gone(self, barrel: Barrel) -> bool:
         """Whether no other barrel has taken the name, whose head it would be that is cleared."""

@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 
 from broker.mqtt.contract import Message
-from broker.publishing.publisher import STOP_S, LogPublisher
-from feeds import Store
+from broker.publishing import publisher as publisher_module
+from broker.publishing.publisher import LogPublisher
+from broker.publishing.retaining import Retaining
+from feeds import Barrel, Store
 from feeds.errors import BadRequest, Unavailable
 
 
@@ -213,6 +215,29 @@ async def test_a_barrel_dropped_behind_a_first_sweep_that_was_cut_short_is_clear
     assert store.notes("retained:") == {}
 
 
+async def test_the_head_of_a_name_is_cleared_though_a_barrel_had_it_once_more_for_a_moment(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[bool] = []
+    is_gone = Retaining._is_gone
+
+    def looked(self: Retaining, barrel: Barrel) -> bool:
+        if not asked:
+            store.create("geo")
+        asked.append(is_gone(self, barrel))
+        if asked == [False]:
+            store.drop("geo")
+        return asked[-1]
+
+    monkeypatch.setattr(Retaining, "_is_gone", looked)
+    store.create("geo").put({"_id": "a"})
+    broker = Recorder()
+    async with publishing(store, broker):
+        await until(lambda: "barrels/geo/_head" in broker.retained)
+        await asyncio.to_thread(store.drop, "geo")
+        await until(lambda: not broker.retained and bool(asked))
+
+
 async def test_a_message_that_the_broker_will_never_take_is_set_aside(store: Store) -> None:
     geo = store.create("geo")
     geo.bulk([{"_id": "a"}, {"_id": "b"}, {"_id": "c"}])
@@ -256,7 +281,10 @@ async def test_a_message_to_be_retained_that_the_broker_will_never_take_is_set_a
         assert health.hint is not None
 
 
-async def test_while_the_broker_is_away_it_says_so_and_ends_at_once_and_tells_everything_later(store: Store) -> None:
+async def test_while_the_broker_is_away_it_says_so_and_ends_at_once_and_tells_everything_later(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "STOP_S", 60.0)
     geo = store.create("geo")
     broker = Recorder()
     broker.away = 1 << 30
@@ -272,7 +300,7 @@ async def test_while_the_broker_is_away_it_says_so_and_ends_at_once_and_tells_ev
         assert told.hint is not None
         await until(lambda: publisher.health().figures["tries"] >= 3)
         assert publisher.stats()["waiting_seconds"] > 0
-        async with asyncio.timeout(STOP_S / 2):
+        async with asyncio.timeout(publisher_module.STOP_S / 2):
             await stack.aclose()
     assert publisher.task.exception() is None
     broker.away = 0
