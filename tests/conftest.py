@@ -1,4 +1,7 @@
-"""The databases that a store may be on: tests that take `database_url` run over each of them."""
+"""The databases that a store may be on: tests that take `database_url` run over each of them.
+
+And what holds for all examples that are generated: none of them has a time limit.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,12 @@ from pathlib import Path
 
 import pytest
 from databases import Databases
+from hypothesis import HealthCheck, settings
 from postgres import Cluster, cluster, installed
+
+# How long an example takes tells of the machine: one that is busy would fail what is right.
+settings.register_profile("spile", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("spile")
 
 DATABASES = ("sqlite", "postgresql")
 

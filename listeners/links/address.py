@@ -99,7 +99,7 @@ def parse_address(url: str) -> Address | StorePlace:
 
 
 def login_in(parts: SplitResult) -> tuple[str | None, str | None]:
-    """User and password of a URL; the user is empty where there is a password alone, as `http://:TOKEN@host` has it."""
+    """User and password of a URL; the user is empty where there is a password alone, as in `http://:TOKEN@host`."""
     password = unquote(parts.password) if parts.password else None
     user = unquote(parts.username) if parts.username else None
     return "" if user is None and password is not None else user, password

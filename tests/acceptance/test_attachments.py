@@ -107,7 +107,7 @@ def test_a_hundred_small_attachments_come_in_one_document_and_in_many(spile: Run
 def _attach_some(url: str, writer: int) -> None:
     import httpx
 
-    with httpx.Client(base_url=url, trust_env=False) as client:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         for number in range(25):
             for name in range(4):
                 place = f"/barrels/geo/attachments/d{writer}-{number}/{name}"

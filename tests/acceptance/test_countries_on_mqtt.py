@@ -91,9 +91,9 @@ def test_what_expires_is_told_soon_and_never_as_living(spile: Running) -> None:
     spile.http.post("/barrels/short", json={"ttl": 1})
     with MosquittoSub(spile.mqtt_port, "-q", "1", "-t", "barrels/short/kind/#", "-F", "%p") as heard:
         spile.http.put("/barrels/short/docs/a", json={"kind": "brief"})
-        until(lambda: spile.http.get("/barrels/short/docs/a").status_code == 404, "the expiry", 5)
+        until(lambda: spile.http.get("/barrels/short/docs/a").status_code == 404, "the expiry")
         (row,) = spile.http.get("/barrels/short/changes").json()["results"]
         assert (row["deleted"], row["expired"]) == (True, True)
         assert spile.http.get("/barrels/short").json()["doc_count"] == 0
-        until(lambda: len(heard.lines) == 2, "the removal on its path", 5)
+        until(lambda: len(heard.lines) == 2, "the removal on its path")
     assert json.loads(heard.lines[1])["removed"] is True

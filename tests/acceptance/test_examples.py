@@ -138,6 +138,11 @@ class Terminal:
             self.process.stderr.close()
 
 
+def streams(spile: Running) -> int:
+    """How many streams have begun, so that what is written from now on comes later."""
+    return sum(each["position"] is not None for each in spile.http.get("/listeners").json()["streams"])
+
+
 class Desk:
     """Someone who follows a page: a folder with the examples, a service, and terminals."""
 
@@ -186,12 +191,10 @@ class Desk:
         return output.replace(self.spile.url, "http://127.0.0.1:8000").replace(f":{self.spile.mqtt_port}", ":1883")
 
     def listening(self) -> int:
-        """How many MQTT subscriptions and live feeds the service has."""
-        figures = self.spile.http.get("/metrics").text
-        found = re.findall(
-            r'^(?:spile_mqtt_subscriptions|spile_http_depth\{name="http_live_feeds"\}) (\S+)', figures, re.MULTILINE
-        )
-        return sum(int(float(each)) for each in found)
+        """How many MQTT subscriptions the service has, and streams that have begun."""
+        found = re.search(r"^spile_mqtt_subscriptions (\S+)", self.spile.http.get("/metrics").text, re.MULTILINE)
+        assert found is not None
+        return int(float(found[1])) + streams(self.spile)
 
     def follow(self, block: Block) -> None:
         """Do what the page says at this block, and check what it shows."""
@@ -265,7 +268,7 @@ def test_the_listener_works_over_mqtt_and_follows(places: Running, tmp_path: Pat
     source = f"mqtt://127.0.0.1:{places.mqtt_port}/places"
     terminal = example("listen.py", source, "region/Europe", "--since", "now", folder=tmp_path)
     try:
-        until(lambda: "spile_requests_served" in places.http.get("/metrics").text, "the stream")
+        until(lambda: streams(places), "the stream")
         places.http.patch("/barrels/places/docs/tr/istanbul", json={"region": "Asia"})
         until(lambda: "left    tr/istanbul" in terminal.output, "the leave")
     finally:

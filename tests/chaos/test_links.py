@@ -33,8 +33,8 @@ def test_a_link_that_swallows_everything_is_noticed_and_made_anew(
     trial: Trial, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A dead link is noticed by its pings, after half a minute to a minute; that long a test should not take.
-    monkeypatch.setattr(mqtt_connection, "_KEEPALIVE_S", 2)
-    monkeypatch.setattr(websocket, "Dialing", partial(websocket.Dialing, ping_interval=2, ping_timeout=2))
+    monkeypatch.setattr(mqtt_connection, "_KEEPALIVE_S", 3)
+    monkeypatch.setattr(websocket, "Dialing", partial(websocket.Dialing, ping_interval=3, ping_timeout=3))
     trial.everyone()
     trial.goes_on(40)
     for door in trial.doors:
@@ -53,7 +53,7 @@ def test_a_slow_link_slows_nobody_else(trial: Trial) -> None:
     other = trial.listens_over("http", cursor="slow")
     subscriber = trial.subscribes()
     for each in (slow, other, subscriber):
-        each.door.slow(4_000, 0.02)
+        each.door.slow(2_000, 0.02)
     trial.goes_on(250)
     for writer in trial.writers:
         writer.finish()
@@ -63,7 +63,7 @@ def test_a_slow_link_slows_nobody_else(trial: Trial) -> None:
         return Nothing(untold(listener.journal, histories))
 
     for listener in trial.listeners[:-2]:
-        until(lambda each=listener: has_all(each), "to be told", 15)  # type: ignore[misc]
+        until(lambda each=listener: has_all(each), "to be told")  # type: ignore[misc]
     assert not has_all(slow)
     assert not has_all(other)
     trial.heals()

@@ -23,8 +23,7 @@ from feeds.storage import database
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    monkeypatch.setattr(database, "BUSY_MS", 100)
+def store(tmp_path: Path) -> Iterator[Store]:
     with Store.open(tmp_path / "store") as opened:
         yield opened
 
@@ -158,21 +157,26 @@ def test_what_waits_is_committed_when_the_store_is_closed(tmp_path: Path) -> Non
 # -- locked
 
 
-def test_a_locked_database_refuses_writes_and_takes_them_again_when_it_is_free(store: Store, geo: Barrel) -> None:
-    geo.put({"n": 1}, id="x")
-    assert store.database.path is not None
-    with closing(sqlite3.connect(store.database.path, isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
-        futures = [geo.submit([Write.put({}, id=f"d{n}")]) for n in range(50)]
-        for future in futures:
-            error = future.exception(30)
-            assert isinstance(error, Unavailable)
-            assert error.retryable
-            assert "locked" in error.reason
-        assert geo.get("x").data["n"] == 1
-        other.execute("ROLLBACK")
-    assert geo.put({}, id="d0").seq == 2
-    assert store.check().problems == []
+def test_a_locked_database_refuses_writes_and_takes_them_again_when_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY_MS", 100)
+    with Store.open(tmp_path / "store") as store:
+        geo = store.create("geo")
+        geo.put({"n": 1}, id="x")
+        assert store.database.path is not None
+        with closing(sqlite3.connect(store.database.path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            futures = [geo.submit([Write.put({}, id=f"d{n}")]) for n in range(50)]
+            for future in futures:
+                error = future.exception(30)
+                assert isinstance(error, Unavailable)
+                assert error.retryable
+                assert "locked" in error.reason
+            assert geo.get("x").data["n"] == 1
+            other.execute("ROLLBACK")
+        assert geo.put({}, id="d0").seq == 2
+        assert store.check().problems == []
 
 
 def test_a_short_lock_is_waited_for(tmp_path: Path) -> None:

@@ -205,7 +205,7 @@ def client(proxy: Proxy) -> Iterator[Callable[[], socket.socket]]:
     made: list[socket.socket] = []
 
     def connect() -> socket.socket:
-        made.append(socket.create_connection(("127.0.0.1", proxy.port), timeout=5))
+        made.append(socket.create_connection(("127.0.0.1", proxy.port), timeout=30))
         return made[-1]
 
     yield connect
@@ -264,7 +264,7 @@ def test_a_frozen_link_delivers_later_and_a_black_hole_never(
     with pytest.raises(TimeoutError):
         connection.recv(1)
     proxy.heal()
-    connection.settimeout(5)
+    connection.settimeout(30)
     assert said(connection, 1) == b"b"
     proxy.black_hole()
     late = client()
@@ -318,10 +318,10 @@ def test_a_delayed_publication_comes_behind_the_next(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         with Proxy(lambda: server.getsockname()[1]) as proxy:
             proxy.meddle = lambda: Meddling(random.Random(1), drop=0, double=0, delay=1, delay_s=0.2)
-            with socket.create_connection(("127.0.0.1", proxy.port), timeout=5) as connection:
+            with socket.create_connection(("127.0.0.1", proxy.port), timeout=30) as connection:
                 behind, _ = server.accept()
                 with behind:
-                    behind.settimeout(5)
+                    behind.settimeout(30)
                     connection.sendall(b"".join(sent))
                     assert said(behind, len(sent[0] + sent[1])) == sent[1] + sent[0]
             until(lambda: proxy.connections == 1, "the connection")

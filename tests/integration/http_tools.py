@@ -22,6 +22,8 @@ from feeds import Barrel, Store
 from listeners.nested import Neighbours, Nest
 from listeners.stream.service import StreamService
 
+PATIENCE_S = 30.0
+
 
 @dataclass
 class Served:
@@ -37,6 +39,13 @@ class Served:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.server.port}"
 
+    @property
+    def at_the_head(self) -> int:
+        """How many streams have begun where they were to, and wait for what comes next."""
+        hubs = self.streams.stats()["hubs"]
+        assert isinstance(hubs, dict)
+        return sum(hub["live"] for hub in hubs.values())
+
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A bare connection."""
         return await asyncio.open_connection("127.0.0.1", self.server.port)
@@ -46,7 +55,7 @@ class Served:
         reader, writer = await self.connect()
         writer.write(request)
         await writer.drain()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE_S):
             answer = await reader.read()
         writer.close()
         return answer
@@ -71,6 +80,7 @@ async def served(
     peers: Iterable[str] = (),
     hesitates_s: float = 60.0,
     sign_in: Callable[[str, str], str | None] = anyone,
+    stop_s_max: int = 2,
 ) -> AsyncIterator[Served]:
     """A service on a new store (a folder, or a database's URL), stopped in order at the end.
 
@@ -95,9 +105,9 @@ async def served(
             sign_in=sign_in,
         )
         app = create_app(services, couch_routes())
-        server = await serve_http(app, "127.0.0.1", 0, stop_s_max=2)
+        server = await serve_http(app, "127.0.0.1", 0, stop_s_max=stop_s_max)
         try:
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as client:
                 yield Served(store, streams, app, server, client)
         finally:
             await server.stop()
@@ -105,7 +115,7 @@ async def served(
             await streams.stop()
 
 
-async def eventually(holds: Callable[[], bool | Awaitable[bool]], seconds: float = 10.0) -> None:
+async def eventually(holds: Callable[[], bool | Awaitable[bool]], seconds: float = PATIENCE_S) -> None:
     """Wait until `holds` does; fail when it does not in time."""
     async with asyncio.timeout(seconds):
         while True:

@@ -17,7 +17,7 @@ from broker.mqtt.gate import OpenGate
 from broker.mqtt.limits import BrokerLimits
 
 CONNACK, PUBLISH, PUBACK, PUBREC, PUBREL, PUBCOMP, SUBACK, UNSUBACK, PINGRESP = 2, 3, 4, 5, 6, 7, 9, 11, 13
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 class Closed(Exception):
@@ -262,7 +262,7 @@ class RawClient:
 
 
 async def until(
-    holds: Callable[[], Any] | Callable[[], Awaitable[Any]], what: str = "", patience_s: float = 10.0
+    holds: Callable[[], Any] | Callable[[], Awaitable[Any]], what: str = "", patience_s: float = PATIENCE_S
 ) -> None:
     """Wait for a state."""
     deadline = time.monotonic() + patience_s

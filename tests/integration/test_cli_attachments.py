@@ -244,12 +244,12 @@ def test_an_upload_goes_on_when_the_service_is_killed_and_comes_back(tmp_path: P
 def stopped_in_the_middle(service: Service, id: str, file: Path, how: signal.Signals, at_least: int) -> str:
     """What a command told that was stopped when so many bytes had been sent."""
     with Proxy(lambda: service.http) as proxy:
+        proxy.freeze_at(at_least)
         attaching = begun("attach", "geo", id, str(file), "--url", f"http://127.0.0.1:{proxy.port}")
         ends_at = time.monotonic() + TIMEOUT_S
         while proxy.carried["up"] < at_least:
             assert attaching.poll() is None and time.monotonic() < ends_at
             time.sleep(0.005)
-        proxy.freeze()
         attaching.send_signal(how)
         told = attaching.communicate(timeout=TIMEOUT_S)[1].decode()
         assert attaching.returncode != 0
@@ -259,7 +259,7 @@ def stopped_in_the_middle(service: Service, id: str, file: Path, how: signal.Sig
 def unfinished(service: Service, id: str) -> list[int]:
     """How many bytes each upload for a document has that is not finished."""
     uploads = f"{service.url}/barrels/geo/uploads"
-    with httpx.Client(trust_env=False) as client:
+    with httpx.Client(trust_env=False, timeout=TIMEOUT_S) as client:
         listed = client.get(uploads, params={"doc": id}).json()["results"]
         return [
             int(client.head(f"{uploads}/{each['upload']}").headers["upload-offset"])

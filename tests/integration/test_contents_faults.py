@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import quote
@@ -27,7 +27,9 @@ from feeds.blobs.objects_s3 import Patience, S3Address, S3Bucket
 from feeds.blobs.opening import open_contents
 from feeds.errors import Conflict, Damaged, StorageFull, Unavailable
 
-SHORT = Patience(request_s=3.0, answer_s=1.0, retrying_s=1.0)
+HASTY = Patience(retrying_s=1.0)  # with a store that is not there
+VERY_HASTY = Patience(request_s=3.0, answer_s=1.0, retrying_s=1.0)  # with one that says nothing
+SLOW_READER = Patience(request_s=3.0)
 TOOLS = Path(__file__).parents[1] / "tools"
 UPLOAD, MEMORY = TOOLS / "dying_upload.py", TOOLS / "flat_memory.py"
 
@@ -39,13 +41,31 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectStore]:
 
 
 @pytest.fixture
-def far(server: ObjectStore) -> Iterator[Contents]:
-    """Contents in S3 behind a proxy, with little patience."""
+def opened(server: ObjectStore) -> Iterator[Callable[[Patience], Contents]]:
+    """Opens the contents of a test in S3, behind the proxy, with so much patience."""
     address = S3Address(BUCKET, f"far/{uuid4().hex}", f"http://127.0.0.1:{server.proxy.port}", "us-east-1")
-    contents = ObjectContents(S3Bucket(address, SHORT))
-    yield contents
+    made: list[Contents] = []
+
+    def opening(patience: Patience) -> Contents:
+        made.append(ObjectContents(S3Bucket(address, patience)))
+        return made[-1]
+
+    yield opening
     server.proxy.heal()
-    contents.close()
+    for each in made:
+        each.close()
+
+
+@pytest.fixture
+def far(opened: Callable[[Patience], Contents]) -> Contents:
+    """Contents in S3 behind a proxy."""
+    return opened(Patience())
+
+
+@pytest.fixture
+def hasty(far: Contents, opened: Callable[[Patience], Contents]) -> Contents:
+    """The same, with little patience."""
+    return opened(HASTY)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -130,16 +150,16 @@ def test_a_full_disk_is_told_and_harms_nothing(tmp_path: Path, kind: str) -> Non
         contents.close()
 
 
-def test_a_store_that_is_away_is_told_and_found_again(server: ObjectStore, far: Contents) -> None:
+def test_a_store_that_is_away_is_told_and_found_again(server: ObjectStore, far: Contents, hasty: Contents) -> None:
     kept = put(far, some(9 * MIB))
-    incoming = far.begin()
+    incoming = hasty.begin()
     feed(incoming, some(9 * MIB))
     server.proxy.refuse()
     server.proxy.reset()
     with pytest.raises(Unavailable, match="cannot be reached") as refused:
-        put(far, some(10))
+        put(hasty, some(10))
     assert "test-secret-key" not in str(refused.value.as_dict())
-    for act in (lambda: got(far, kept), lambda: far.remove(kept.place), lambda: swept(far)):
+    for act in (lambda: got(hasty, kept), lambda: hasty.remove(kept.place), lambda: swept(hasty)):
         with pytest.raises(Unavailable):
             act()
     with pytest.raises(Unavailable):
@@ -153,10 +173,13 @@ def test_a_store_that_is_away_is_told_and_found_again(server: ObjectStore, far: 
     assert is_of(again.finish(), some(9 * MIB))
 
 
-def test_a_store_that_is_silent_is_not_waited_for_without_end(server: ObjectStore, far: Contents) -> None:
+def test_a_store_that_is_silent_is_not_waited_for_without_end(
+    server: ObjectStore, far: Contents, opened: Callable[[Patience], Contents]
+) -> None:
     kept = put(far, some(10))
+    hasty = opened(VERY_HASTY)
     server.proxy.black_hole()
-    for act in (lambda: got(far, kept), lambda: put(far, some(10))):
+    for act in (lambda: got(hasty, kept), lambda: put(hasty, some(10))):
         with pytest.raises(Unavailable, match="cannot be reached"):
             act()
     server.proxy.heal()
@@ -172,11 +195,11 @@ def test_a_connection_that_breaks_is_not_noticed_by_a_reader(server: ObjectStore
     assert server.proxy.cuts == cuts + 1
 
 
-def test_a_reader_may_be_slower_than_a_request(far: Contents) -> None:
+def test_a_reader_may_be_slower_than_a_request(far: Contents, opened: Callable[[Patience], Contents]) -> None:
     stored = put(far, some(9 * MIB))
-    pieces = far.read(stored.place, 0, stored.length)
+    pieces = opened(SLOW_READER).read(stored.place, 0, stored.length)
     found = [next(pieces)]
-    over = time.monotonic() + SHORT.request_s
+    over = time.monotonic() + SLOW_READER.request_s
     until(lambda: time.monotonic() > over, "the end of the request that is read from")
     found += pieces
     assert b"".join(found) == some(9 * MIB)

@@ -269,7 +269,7 @@ async def test_a_continuous_answer_has_a_row_a_line(web: Served) -> None:
 
 async def test_a_continuous_answer_ends_with_where_it_stands(web: Served) -> None:
     fill(db(web), 3)
-    answer = await web.client.get(CHANGES, params={"feed": "continuous", "timeout": "50"})
+    answer = await web.client.get(CHANGES, params={"feed": "continuous", "timeout": "1000"})
     *rows, last = answer.text.splitlines()
     assert [json.loads(row)["id"] for row in rows] == ["d0", "d1", "d2"]
     assert json.loads(last) == {"last_seq": db(web).position(3), "pending": 0}
@@ -283,14 +283,14 @@ async def test_a_position_of_another_life_is_followed_from_the_beginning(web: Se
     web.store.drop("db")
     fill(web.store.create("db"), 2)
     for feed in ("continuous", "longpoll"):
-        answer = await web.client.get(CHANGES, params={"feed": feed, "since": last, "timeout": "200"})
+        answer = await web.client.get(CHANGES, params={"feed": feed, "since": last, "timeout": "1000"})
         assert '"d0"' in answer.text and '"d1"' in answer.text
         assert f'"last_seq":"{db(web).position(2)}"' in answer.text
 
 
 async def test_server_sent_events_have_ids_to_go_on_from(web: Served) -> None:
     fill(db(web), 2)
-    params = {"feed": "eventsource", "timeout": "50"}
+    params = {"feed": "eventsource", "timeout": "1000"}
     answer = await web.client.get(CHANGES, params=params)
     assert answer.headers["content-type"] == "text/event-stream"
     first, second = answer.text.strip().split("\n\n")

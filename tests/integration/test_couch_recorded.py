@@ -71,7 +71,7 @@ async def test_step_1_credentials_are_a_session_or_go_with_each_request(tmp_path
 async def test_step_3_changes_are_followed_for_ids_and_for_a_selector(web: Served) -> None:
     db(web).bulk([{"_id": f"d{n}", "n": n} for n in range(5)])
     for name, body in (("_doc_ids", {"doc_ids": ["d3"]}), ("_selector", {"selector": {"n": 3}})):
-        params = {"feed": "continuous", "style": "all_docs", "since": "0", "timeout": "100", "filter": name}
+        params = {"feed": "continuous", "style": "all_docs", "since": "0", "timeout": "1000", "filter": name}
         answer = await web.client.post(f"{DB}/_changes", params=params, json=body)
         row, last = map(json.loads, answer.text.splitlines())
         assert (row["id"], row["changes"]) == ("d3", [{"rev": db(web).get("d3").rev}])

@@ -175,9 +175,9 @@ async def test_06_a_client_that_pings_stays_and_one_that_leaves_politely_leaves_
 ) -> None:
     listener = await RawClient.connect(broker.port, "l")
     await listener.subscribe(("will/#", 1))
-    client = await RawClient.connect(broker.port, "c", keepalive_s=1, will=("will/c", b"gone", 1, False))
+    client = await RawClient.connect(broker.port, "c", keepalive_s=2, will=("will/c", b"gone", 1, False))
     for _ in range(8):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.45)
         assert await client.hear_until_quiet() == []
     await client.disconnect()
     assert await listener.hear_until_quiet() == []
@@ -245,7 +245,7 @@ async def test_09_a_take_over_closes_the_old_socket(broker: EmbeddedBroker, clea
     new = await RawClient.connect(broker.port, "c", clean=clean)
     assert new.present is not clean
     await old.closed()
-    assert broker.stats().connections == 1
+    await until(lambda: broker.stats().connections == 1)
     if clean:
         await new.subscribe(("a", 1))
     await broker.publish([Message("a", b"x", 1)])
@@ -321,9 +321,9 @@ async def test_12_who_does_not_connect_in_time_is_closed() -> None:
         silent = await RawClient.open(broker.port)
         slow = await RawClient.open(broker.port)
         await slow.send(b"\x10\x20\x00")
-        await silent.closed(patience_s=3)
-        await slow.closed(patience_s=3)
-        assert broker.stats().connections == 0
+        await silent.closed()
+        await slow.closed()
+        await until(lambda: broker.stats().connections == 0)
 
 
 async def test_12_before_its_login_a_client_may_send_no_large_packet(broker: EmbeddedBroker) -> None:
@@ -397,7 +397,7 @@ async def test_14_a_restart_keeps_sessions_filters_queues_and_retained_messages(
 
 async def test_15_a_thousand_idle_connections_cost_at_most_24_mib() -> None:
     ran = await asyncio.to_thread(
-        subprocess.run, [sys.executable, str(BENCHMARK), "--memory"], capture_output=True, timeout=60, check=True
+        subprocess.run, [sys.executable, str(BENCHMARK), "--memory"], capture_output=True, timeout=100, check=True
     )
     assert json.loads(ran.stdout)["idle_1000_connections_mib"] <= 24
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sqlite3
 import sys
-import time
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -107,8 +107,8 @@ async def test_qos_2_is_exactly_once_across_the_death_of_the_broker(tmp_path: Pa
     heard = await listener.heard()
     await listener.send(ack_packet(PUBREC, heard.packet_id))
     await listener.expect(PUBREL)
-    await speaker.publish("other", b"", 1)
-    await asyncio.sleep(0.5)  # changes that nobody waits for are written within 0.2 s
+    # What nobody waits for is written at the latest with what comes after it and is waited for.
+    await speaker.publish("other", b"kept", 1, retain=True)
     await served.kill()
 
     again = await Served.start(tmp_path)
@@ -132,10 +132,14 @@ async def test_what_comes_during_a_reconnect_does_not_overtake_what_was_kept(bro
     await broker.publish(messages(20))
     session = broker._book.get("anonymous/c")
     assert session is not None
-    busy = asyncio.create_task(broker._state._in_thread(lambda: time.sleep(0.3)))
+    held = threading.Event()
+    busy = asyncio.create_task(broker._state._in_thread(lambda: held.wait(30)))
     connecting = asyncio.create_task(RawClient.connect(broker.port, "c", clean=False))
     await until(lambda: session.loading)
     newer = asyncio.create_task(broker.publish([*messages(10), Message("barrels/other/x/y", b"10", 0)]))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    held.set()
     client = await connecting
     assert numbers(await client.hear(31)) == [*range(20), *range(11)]
     await asyncio.gather(busy, newer)

@@ -264,6 +264,6 @@ async def test_nothing_is_left_open_by_a_start_that_fails() -> None:
     async with scripted() as there:
         there.greeting = bytes([0x20, 2, 0, 5])
         await refusal(access(there))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while there._writers:
                 await asyncio.sleep(0.01)

@@ -327,7 +327,7 @@ async def test_every_following_mode_brings_contents(web: Served) -> None:
     polling = asyncio.create_task(
         web.client.get("/barrels/geo/changes", params={**ASKED, "feed": "longpoll", "since": "now"})
     )
-    await eventually(lambda: web.app.admission.live.used == 1)
+    await eventually(lambda: web.at_the_head == 1)
     await web.client.post("/barrels/geo/docs", json={"_attachments": {"z": inline(b"polled")}})
     assert data_of((await polling).json()["results"][0], "z") == b"polled"
 

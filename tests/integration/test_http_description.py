@@ -47,17 +47,17 @@ def base_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
     thread = threading.Thread(target=lambda: asyncio.run(run()), name="described")
     thread.start()
-    assert ready.wait(20)
+    assert ready.wait(60)
     url, loop, stop = told
     yield url
     loop.call_soon_threadsafe(stop.set)
-    thread.join(20)
+    thread.join(60)
     assert not thread.is_alive()
 
 
 @pytest.fixture(scope="module")
 def described(base_url: str) -> dict[str, Any]:
-    found: dict[str, Any] = httpx.get(f"{base_url}/openapi.json").json()
+    found: dict[str, Any] = httpx.get(f"{base_url}/openapi.json", timeout=60).json()
     return found
 
 
@@ -85,7 +85,7 @@ def test_generated_requests_are_answered_as_described(
             case.query = {**(case.query or {}), "timeout": 20}
         if case.path == "/replications" and (case.query or {}).get("wait") in (True, "true"):
             case.query = {"wait": "false"}  # nobody is to be asked who is not ours
-        case.call_and_validate(base_url=base_url, timeout=10, excluded_checks=excluded)
+        case.call_and_validate(base_url=base_url, timeout=60, excluded_checks=excluded)
 
     answered()
 

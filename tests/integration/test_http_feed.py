@@ -27,7 +27,7 @@ class NorthOnly(OpenAccess):
 
 @pytest.fixture
 async def web(tmp_path: Path) -> AsyncIterator[Served]:
-    async with served(tmp_path, limits=HttpLimits(live_max=2, send_s_max=1.0)) as running:
+    async with served(tmp_path, limits=HttpLimits(live_max=2)) as running:
         running.store.create("geo")
         running.store.create("a/b")
         yield running
@@ -42,7 +42,7 @@ async def say(socket: ClientConnection, **message: Any) -> None:
 
 
 async def hear(socket: ClientConnection) -> Any:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         return msgspec.json.decode(await socket.recv())
 
 
@@ -69,8 +69,7 @@ async def test_an_open_is_answered_with_the_start_and_then_rows(web: Served) -> 
         assert [row["id"] for row in await rows(socket, 2)] == ["d0", "d1"]
         fill(barrel, 1, start=5)
         assert (await rows(socket, 1))[0]["id"] == "d5"
-    await eventually(lambda: streams(web) == 0)
-    assert web.app.admission.live.used == 0
+    await eventually(lambda: streams(web) == web.app.admission.live.used == 0)
 
 
 async def test_credit_lets_the_stream_go_on(web: Served) -> None:
@@ -176,21 +175,23 @@ async def test_a_feed_over_plain_http_is_told_how(web: Served) -> None:
     assert "ws://" in answer.json()["hint"]
 
 
-async def test_a_client_that_does_not_read_is_cut_off(web: Served) -> None:
+async def test_a_client_that_does_not_read_is_cut_off(tmp_path: Path) -> None:
     text = "x" * 100_000
-    web.store.barrel("geo").bulk([{"_id": f"big{number}", "text": text} for number in range(150)])
-    async with feed(web, max_queue=1, close_timeout=0.2) as socket:
-        await say(socket, run="r", since="first", docs=True, window=1000, bytes=60 << 20)
-        await eventually(lambda: streams(web) == 1)
-        await eventually(lambda: streams(web) == 0)
-        await eventually(lambda: web.app.admission.live.used == 0)
+    async with served(tmp_path, limits=HttpLimits(send_s_max=1.0)) as web:
+        barrel = web.store.create("geo")
+        barrel.bulk([{"_id": f"big{number}", "text": text} for number in range(150)])
+        async with feed(web, max_queue=1, close_timeout=0.2) as socket:
+            await say(socket, run="r", since="first", docs=True, window=1000, bytes=60 << 20)
+            await eventually(lambda: streams(web) == 1)
+            await eventually(lambda: streams(web) == 0)
+            await eventually(lambda: web.app.admission.live.used == 0)
 
 
 async def test_sockets_are_closed_when_the_service_stops(web: Served) -> None:
     async with feed(web) as socket:
         await say(socket, run="r")
         await hear(socket)
-        async with asyncio.timeout(4):
+        async with asyncio.timeout(30):
             await web.server.stop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await socket.wait_closed()

@@ -51,7 +51,7 @@ async def connect_from(web: Served, host: str) -> tuple[asyncio.StreamReader, as
 
 async def answer_to(reader: asyncio.StreamReader) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of the next answer on a connection."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().splitlines()
         headers = dict(line.lower().split(": ", 1) for line in lines if line)
         return int(first.split()[1]), headers, await reader.readexactly(int(headers["content-length"]))
@@ -110,8 +110,7 @@ async def test_what_is_in_work_is_shown_and_gone_again(tmp_path: Path) -> None:
         shown = (await web.client.get("/metrics")).text
         assert 'status="503"' in shown
     regulating = web.app.admission.regulator
-    assert regulating.stats()["units"] == 0
-    assert web.app.admission.requests.used == 0
+    await eventually(lambda: regulating.stats()["units"] == web.app.admission.requests.used == 0)
 
 
 async def test_a_client_that_leaves_while_its_refusal_is_held_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -126,7 +125,7 @@ async def test_a_client_that_leaves_while_its_refusal_is_held_leaves_nothing_beh
 
 
 async def test_a_client_has_a_rate_of_units_and_is_told_when_to_come_again(tmp_path: Path) -> None:
-    regulator = Regulator(Regulation(units_per_s=0.5, units_burst=6))
+    regulator = Regulator(Regulation(units_per_s=0.05, units_burst=6))
     async with served(tmp_path, regulator=regulator) as web:
         web.store.create("geo")
         assert (await web.client.put(f"{DOC}/a", content=b'{"a":"%b"}' % (b"x" * 3_000))).status_code == 201
@@ -134,15 +133,15 @@ async def test_a_client_has_a_rate_of_units_and_is_told_when_to_come_again(tmp_p
         answer = await web.client.put(f"{DOC}/b", content=b'{"a":"%b"}' % (b"x" * 3_000))
         assert (answer.status_code, answer.json()["error"]) == (429, "rate_limited")
         assert answer.headers["retry-after"] == str(answer.json()["retry_after"])
-        assert 2 <= answer.json()["retry_after"] <= 6
+        assert 20 <= answer.json()["retry_after"] <= 60
         async with httpx.AsyncClient(
-            base_url=web.url, transport=httpx.AsyncHTTPTransport(local_address="127.0.0.2")
+            base_url=web.url, transport=httpx.AsyncHTTPTransport(local_address="127.0.0.2"), timeout=60
         ) as other:
             assert (await other.get(f"{DOC}/a")).status_code == 200
 
 
 async def test_what_was_read_is_paid_for_afterwards(tmp_path: Path) -> None:
-    regulator = Regulator(Regulation(units_per_s=0.5, units_burst=10))
+    regulator = Regulator(Regulation(units_per_s=0.1, units_burst=10))
     async with served(tmp_path, regulator=regulator) as web:
         web.store.create("geo").put({"text": "x" * 200_000}, id="large")
         assert (await web.client.get(f"{DOC}/large")).status_code == 200

@@ -39,7 +39,7 @@ async def test_an_answer_does_not_wait_for_a_delayed_acknowledgement(web: Served
         begun = time.perf_counter()
         await web.client.get(path)
         took.append(time.perf_counter() - begun)
-    assert sorted(took)[10] < 0.03, took  # a delay is of 40 ms
+    assert sorted(took)[5] < 0.03, took  # a delay is of 40 ms, and slows all; a machine that is busy slows some
 
 
 async def test_health_is_the_state_of_every_part(tmp_path: Path) -> None:
@@ -113,18 +113,20 @@ async def test_a_port_in_use_is_named(web: Served) -> None:
         await serve_http(web.app, "no-such-host.invalid", 0)
 
 
-async def test_stopping_lets_a_request_in_work_finish(web: Served) -> None:
-    reader, writer = await web.connect()
-    writer.write(b"PUT /barrels/geo/docs/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{")
-    await eventually(lambda: web.app.admission.requests.used == 1)
-    stopping = asyncio.create_task(web.server.stop())
-    await eventually(lambda: web.app.closing.is_set())
-    writer.write(b"}")
-    async with asyncio.timeout(5):
-        answer = await reader.read()
-        await stopping
-    assert b" 201 " in answer.splitlines()[0]
-    writer.close()
+async def test_stopping_lets_a_request_in_work_finish(tmp_path: Path) -> None:
+    async with served(tmp_path, stop_s_max=30) as web:
+        web.store.create("geo")
+        reader, writer = await web.connect()
+        writer.write(b"PUT /barrels/geo/docs/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{")
+        await eventually(lambda: web.app.admission.requests.used == 1)
+        stopping = asyncio.create_task(web.server.stop())
+        await eventually(lambda: web.app.closing.is_set())
+        writer.write(b"}")
+        async with asyncio.timeout(30):
+            answer = await reader.read()
+            await stopping
+        assert b" 201 " in answer.splitlines()[0]
+        writer.close()
 
 
 async def test_stopping_is_bounded_by_whatever_clients_do(web: Served) -> None:
@@ -133,7 +135,7 @@ async def test_stopping_is_bounded_by_whatever_clients_do(web: Served) -> None:
     idle[0][1].write(b"PUT /barrels/geo/docs/a HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{")
     idle[1][1].write(b"GET /barrels/geo/changes?feed=continuous HTTP/1.1\r\nHost: t\r\n\r\n")
     await eventually(lambda: web.app.admission.live.used == 1)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await web.server.stop()
     assert web.server.finished.done()
     with pytest.raises(OSError):
@@ -147,7 +149,7 @@ async def test_connections_are_kept_and_pipelined_requests_answered_in_order(web
     for number in range(3):
         writer.write(b"PUT /barrels/geo/docs/p%d HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{}" % number)
     found = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         for _ in range(3):
             head = await reader.readuntil(b"\r\n\r\n")
             size = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])

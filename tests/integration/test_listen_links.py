@@ -179,11 +179,11 @@ def fill(barrel: Barrel, count: int, **more: object) -> None:
 
 
 async def eventually(state: Callable[[], object]) -> None:
-    for _ in range(1_000):
+    for _ in range(3_000):
         if state():
             return
         await asyncio.sleep(0.01)
-    raise AssertionError("it did not come to that in 10 s")
+    raise AssertionError("it did not come to that in 30 s")
 
 
 async def test_past_and_present_are_told_in_order(world: World, barrel: Barrel) -> None:

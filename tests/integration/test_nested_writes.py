@@ -350,7 +350,8 @@ async def test_a_client_that_leaves_does_not_hold_a_place(tmp_path: Path) -> Non
         assert nest is not None
         _, writer = await there.services["a"].connect()
         writer.write(
-            b"PUT /barrels/geo/docs/FR?p2p_write=2&p2p_timeout=500 HTTP/1.1\r\nHost: t\r\nContent-Length: 2\r\n\r\n{}"
+            b"PUT /barrels/geo/docs/FR?p2p_write=2&p2p_timeout=2500 HTTP/1.1\r\nHost: t\r\n"
+            b"Content-Length: 2\r\n\r\n{}"
         )
         await eventually(lambda: nest.stats()["depth"]["nested_calls"] == 1)
         writer.close()

@@ -213,7 +213,7 @@ async def test_a_target_that_falls_back_again_and_again_is_not_sent_to_for_ever(
 
     target.peer._requests.json = json  # type: ignore[method-assign]
     target.peer._requests.send = send  # type: ignore[method-assign,assignment]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         with pytest.raises(Unavailable):
             await target.peer.write_blob(BLOB, whole)
     assert len(sent) < 20

@@ -287,7 +287,7 @@ async def test_a_service_that_falls_back_again_and_again_is_not_sent_to_for_ever
             return kind("u", 100, None)
 
     calls = Forgetful()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         with pytest.raises(Unavailable):
             await over_mqtt_blobs.blob_written(calls, blob, reading(data), 100, over_mqtt_blobs.Broken())  # type: ignore[arg-type]
     assert calls.asked < 50

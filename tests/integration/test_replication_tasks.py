@@ -149,8 +149,8 @@ async def test_a_client_may_wait_for_the_end_of_one_that_is_not_kept(two: Two) -
 
 async def test_one_that_nobody_waits_for_any_more_ends(two: Two) -> None:
     body = {"source": "geo", "target": f"http://127.0.0.1:{free_port()}/geo"}
-    async with httpx.AsyncClient(base_url=two.one.url) as impatient:
-        waiting = asyncio.create_task(impatient.post("/replications?wait=true", json=body, timeout=60))
+    async with httpx.AsyncClient(base_url=two.one.url, timeout=60) as impatient:
+        waiting = asyncio.create_task(impatient.post("/replications?wait=true", json=body))
 
         async def listed() -> list[Any]:
             found: list[Any] = (await two.one.ask(200, "GET", "/replications"))["replications"]
@@ -309,7 +309,7 @@ async def test_a_wrong_token_is_told_and_a_new_one_mends_it_and_neither_is_shown
 
 async def test_only_who_may_do_everything_is_answered(tmp_path: Path) -> None:
     async with side(tmp_path, token="secret") as one:
-        async with httpx.AsyncClient(base_url=one.url) as stranger:
+        async with httpx.AsyncClient(base_url=one.url, timeout=60) as stranger:
             body = {"source": "a", "target": "b"}
             assert (await stranger.post("/replications", json=body)).status_code == 401
             assert (await stranger.get("/replications")).status_code == 401

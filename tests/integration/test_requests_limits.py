@@ -161,7 +161,7 @@ async def test_what_was_done_is_counted(tmp_path: Path) -> None:
         await device.asked("put/geo/x", {"a": 2})
         await device.asked("get/geo/x")
         deaf = await service.device("d2", listens=False)
-        await asyncio.wait_for(deaf.ask("set/geo/x", {"a": 3}), 10)
+        await asyncio.wait_for(deaf.ask("set/geo/x", {"a": 3}), 30)
         stats = service.requests.stats()
         assert stats["served"] == {"put": 1, "get": 1, "set": 1}
         assert (stats["rejected"], stats["unheard"]) == ({"conflict": 1}, 1)

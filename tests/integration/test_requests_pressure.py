@@ -55,23 +55,22 @@ async def test_another_client_is_served_meanwhile(tmp_path: Path) -> None:
         assert (await modest.asked("get/geo/0", {})).body["error"] == "not_found"
         modest.ask("put/geo/mine", {})
         await until(lambda: regulator.stats()["clients"] == 4)
-    async with asyncio.timeout(10):
-        await until(lambda: regulator.stats()["units"] == 0)
+    await until(lambda: regulator.stats()["units"] == 0)
 
 
 async def test_a_client_has_a_rate_of_units(tmp_path: Path) -> None:
-    regulator = Regulator(Regulation(units_per_s=0.1, units_burst=2))
+    regulator = Regulator(Regulation(units_per_s=0.01, units_burst=2))
     async with serving(tmp_path, regulator=regulator) as service:
         device = await service.device()
         assert (await device.asked("put/geo/a", {"text": "x" * 2_000})).topic == "accepted/put/geo/a"
         answer = await device.asked("put/geo/b", {"_token": "t"})
         assert (answer.topic, answer.body["error"]) == ("rejected/put/geo/b", "rate_limited")
-        assert (answer.body["token"], 8 <= answer.body["retry_after"] <= 10) == ("t", True)
+        assert (answer.body["token"], 60 <= answer.body["retry_after"] <= 100) == ("t", True)
         assert (await (await service.device("other")).asked("put/geo/b", {})).topic == "accepted/put/geo/b"
 
 
 async def test_what_was_read_is_paid_for_afterwards(tmp_path: Path) -> None:
-    regulator = Regulator(Regulation(units_per_s=0.5, units_burst=10))
+    regulator = Regulator(Regulation(units_per_s=0.1, units_burst=10))
     async with serving(tmp_path, regulator=regulator) as service:
         service.barrel.put({"text": "x" * 200_000}, id="large")
         device = await service.device()

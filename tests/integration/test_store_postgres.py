@@ -146,13 +146,14 @@ def test_what_is_made_at_once_is_what_the_migrations_lead_to(postgres: Cluster) 
 def test_whoever_waits_for_anothers_migration_waits_for_as_long_as_it_takes(
     postgres: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_connections.BoundedConnection, "answer_s", 0.5)
+    monkeypatch.setattr(postgres_connections.BoundedConnection, "answer_s", 2.5)
     url = postgres.url(postgres.database())
     with closing(postgres.connect(url.rpartition("/")[2])) as other, ThreadPoolExecutor() as pool:
         other.execute(f"SELECT pg_advisory_lock({LOCK_CLASS}, {SCHEMA_LOCK})")
         opening = pool.submit(Store.open, url)
-        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND now() - waitstart > interval '1 s'"
+        waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND now() - waitstart > interval '3 s'"
         until(lambda: opening.done() or other.execute(waiting).fetchone() == (1,))
+        monkeypatch.undo()
         other.execute(f"SELECT pg_advisory_unlock({LOCK_CLASS}, {SCHEMA_LOCK})")
         opening.result().close()
 
@@ -251,10 +252,10 @@ def test_readers_wait_for_a_connection_and_are_told_when_none_comes_free(
     from feeds.storage import database
 
     monkeypatch.setattr(database, "READERS_MAX", 1)
-    monkeypatch.setattr(database, "READER_WAIT_S", 0.05)
     with Store.open(url) as store:
         geo = store.create("geo")
-        with store.database.reading():
+        with store.database.reading(), monkeypatch.context() as impatient:
+            impatient.setattr(database, "READER_WAIT_S", 0.05)
             error = refusal(geo.head)
         assert error.code == "overloaded"
         assert geo.head() == 0

@@ -7,6 +7,7 @@ import itertools
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from listeners.stream.sender import SenderLimits
 from listeners.stream.service import ServiceLimits, StreamService
 
 QUICK = ServiceLimits(tick_s=0.02, sender=SenderLimits(heartbeat_s=0.1, silence_s=1.0), hub=HubLimits(poll_s=0.05))
+PATIENT = replace(QUICK, sender=SenderLimits(heartbeat_s=0.1, silence_s=30.0))
 runs = itertools.count()
 
 
@@ -97,7 +99,7 @@ class Client:
     def ids(self) -> list[str]:
         return [row["id"] for row in self.rows]
 
-    async def until(self, state: Callable[[], object], seconds: float = 10.0) -> None:
+    async def until(self, state: Callable[[], object], seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while not state():
                 self.came.clear()
@@ -239,13 +241,15 @@ async def test_without_changes_a_heartbeat_comes_and_without_a_word_the_stream_e
 
 
 async def test_changes_that_do_not_concern_a_stream_still_move_its_position(
-    barrel: Barrel, quick: StreamService
+    store: Store, barrel: Barrel, pool: ThreadPoolExecutor
 ) -> None:
-    client = await Client(quick).open(since="now", patterns=["region/#"], eager=True)
+    service = StreamService(store, pool, limits=PATIENT)
+    client = await Client(service).open(since="now", patterns=["region/#"], eager=True)
     await client.caught_up(0)
     fill(barrel, 50)
     await client.caught_up(50)
     assert client.rows == []
+    await service.stop()
 
 
 async def test_what_cannot_be_opened_is_answered_with_an_end(barrel: Barrel, service: StreamService) -> None:
@@ -465,11 +469,11 @@ async def test_a_leave_is_told_though_the_document_changes_again_while_the_past_
 async def test_heartbeats_come_while_reading_takes_long(store: Store, barrel: Barrel) -> None:
     fill(barrel, 20)
     with ThreadPoolExecutor(1) as busy:
-        service = StreamService(store, busy, limits=QUICK)
+        service = StreamService(store, busy, limits=PATIENT)
         client = await Client(service).open(since="first", window=5)
         await client.until(lambda: len(client.rows) == 5)
         released = threading.Event()
-        blocked = busy.submit(released.wait, 10)
+        blocked = busy.submit(released.wait, 30)
         client.credit(client.arrays[-1]["seq"])
         before = len(client.arrays)
         await client.until(lambda: len(client.arrays) >= before + 2)
@@ -484,7 +488,7 @@ async def test_a_transport_that_takes_nothing_for_long_loses_its_stream(barrel: 
     client = Client(quick)
     client.open_gate.clear()
     await client.open(since="first")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while quick.stats()["streams"]:
             await asyncio.sleep(0.02)
     assert client.arrays == []
@@ -499,7 +503,7 @@ async def test_a_transport_that_fails_ends_its_stream_alone(barrel: Barrel, serv
     await other.caught_up(0)
     fill(barrel, 1)
     await other.until(lambda: other.rows)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(service.stats()["streams"]) > 1:  # type: ignore[arg-type]
             await asyncio.sleep(0.01)
     assert [each["stream"] for each in service.stats()["streams"]] == ["other"]  # type: ignore[attr-defined]

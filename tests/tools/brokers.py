@@ -14,7 +14,7 @@ from typing import Self
 import pytest
 from ports import free_port
 
-START_S = 15.0
+START_S = 30.0
 
 
 class BrokerProcess:

@@ -74,7 +74,8 @@ class Nursery:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("SPILE_")}
         self._children: dict[int, Child] = {}
         self._born = threading.Condition()
-        self._last: int | None = None
+        self._output = Path()  # of the next one that is born
+        self._last: Child | None = None
         self._parent = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve())],
             stdin=subprocess.PIPE,
@@ -92,14 +93,13 @@ class Nursery:
         assert self._parent.stdin is not None
         output.touch()
         with self._born:
-            self._last = None
+            self._last, self._output = None, output
             self._parent.stdin.write(json.dumps(told) + "\n")
             self._parent.stdin.flush()
             if not self._born.wait_for(lambda: self._last is not None, END_S):
                 raise TimeoutError("the nursery does not answer")
             assert self._last is not None
-            child = self._children[self._last] = Child(self._last, output)
-        return child
+            return self._last
 
     def close(self) -> None:
         """Kill every child that still runs, and end."""
@@ -119,12 +119,11 @@ class Nursery:
             told: dict[str, Any] = json.loads(line)
             with self._born:
                 if "born" in told:
-                    self._last = told["born"]
+                    # Known before its end is read, which may be in the next line.
+                    self._last = self._children[told["born"]] = Child(told["born"], self._output)
                     self._born.notify_all()
             if "ended" in told:
-                with self._born:  # not before `fork` knows it
-                    child = self._children[told["ended"]]
-                child.ended(told["code"])
+                self._children[told["ended"]].ended(told["code"])
 
 
 def _parent() -> None:

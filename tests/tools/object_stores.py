@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import httpx
+from ports import free_port
 from proxy import Proxy
 from running import clean_environment
 
@@ -37,9 +38,7 @@ class ObjectStore:
 @contextmanager
 def object_store(log: Path, **variables: str) -> Iterator[ObjectStore]:
     """A running server. Clients need `KEYS` in their environment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
@@ -49,7 +48,7 @@ def object_store(log: Path, **variables: str) -> Iterator[ObjectStore]:
         )
     try:
         _wait(port, process, log)
-        httpx.put(f"http://127.0.0.1:{port}/{BUCKET}").raise_for_status()
+        httpx.put(f"http://127.0.0.1:{port}/{BUCKET}", timeout=_START_S).raise_for_status()
         store = ObjectStore(port)
         try:
             yield store

@@ -49,6 +49,7 @@ class Proxy:
         self._bytes_per_s: float | None = None
         self._latency_s = 0.0
         self._budget: dict[Way, int | None] = {"up": None, "down": None}
+        self._freeze_at: int | None = None
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._end = asyncio.Event()
@@ -70,6 +71,10 @@ class Proxy:
     def freeze(self) -> None:
         """Pass nothing on; connections stay open, and what they sent arrives after `heal`."""
         self._do(self._freeze())
+
+    def freeze_at(self, count: int) -> None:
+        """Freeze as soon as so many bytes in all have been carried up: no more than a piece of them passes then."""
+        self._freeze_at = count
 
     def black_hole(self) -> None:
         """Whatever is connected now, or connects before `heal`, is never heard again. Nobody is told."""
@@ -129,7 +134,7 @@ class Proxy:
 
     async def _heal(self) -> None:
         self._refusing = self._hole = False
-        self._bytes_per_s, self._latency_s = None, 0.0
+        self._bytes_per_s, self._latency_s, self._freeze_at = None, 0.0, None
         self._budget = {"up": None, "down": None}
         self._flowing.set()
 
@@ -159,6 +164,12 @@ class Proxy:
         """Take the time that so many bytes take."""
         if self._bytes_per_s is not None:
             await asyncio.sleep(self._latency_s + count / self._bytes_per_s)
+
+    def carries(self, way: Way, count: int) -> None:
+        """So many bytes are passed on now."""
+        self.carried[way] += count
+        if self._freeze_at is not None and self.carried["up"] >= self._freeze_at:
+            self._flowing.clear()
 
     def allowed(self, way: Way, count: int) -> int | None:
         """How many of so many bytes are left before the cut; None if there is none to be made."""
@@ -226,7 +237,7 @@ class _Connection:
     async def _forward(self, way: Way, data: bytes) -> bool:
         """Whether the connection still stands."""
         writer = self._writers[way]
-        self._proxy.carried[way] += len(data)
+        self._proxy.carries(way, len(data))
         left = self._proxy.allowed(way, len(data))
         if left is not None:
             writer.write(data[:left])

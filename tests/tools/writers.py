@@ -140,9 +140,9 @@ class Writer:
 class HttpWriter(Writer):
     """Over HTTP: documents one by one, and now and then a few in a bulk request."""
 
-    def __init__(self, door: Proxy, *arguments: Any, **options: Any) -> None:
+    def __init__(self, door: Proxy, *arguments: Any, answer_s: float = 2 * ANSWER_S, **options: Any) -> None:
         super().__init__(door, *arguments, **options)
-        self._http = httpx.Client(base_url=f"http://127.0.0.1:{door.port}/barrels/{BARREL}", timeout=ANSWER_S * 2)
+        self._http = httpx.Client(base_url=f"http://127.0.0.1:{door.port}/barrels/{BARREL}", timeout=answer_s)
 
     def step(self) -> None:
         """A document, or a few together."""

@@ -160,7 +160,7 @@ async def test_every_metric_is_documented_and_every_documented_one_is_there(
 
     flags = {"data": tmp_path, "http": "127.0.0.1:0", "mqtt": "127.0.0.1:0"}
     async with serving(load_settings(flags)) as service:
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http.port}") as client:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{service.http.port}", timeout=60) as client:
             await client.post("/barrels/b")
             async with asyncio.timeout(20):
                 while "spile_publisher_seq_behind{" not in (shown := (await client.get("/metrics")).text):

@@ -34,7 +34,7 @@ def patient(wait_s: float = 3600.0) -> Perseverance:
 
 
 async def waiting(perseverance: Perseverance) -> Obstacle:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while perseverance.obstacle is None:
             await asyncio.sleep(0)
     return perseverance.obstacle
