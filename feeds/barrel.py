@@ -371,11 +371,12 @@ class Barrel:
 
     def pending(self, after: int, replay: Replay | None = None) -> int:
         """How many documents changed after a seq (with patterns: how many matches are left at most)."""
+        from feeds.storage.replay import pending
+
         known = replay.remaining if replay is not None else None
         if known is not None:
             return known
-        with self._store.database.reading() as connection:
-            return int(connection.exec_driver_sql(self._store.queries.count_after, (self.key, after)).scalar() or 0)
+        return pending(self._store.database, self._store.queries, self.key, after)
 
     def _changes_back(self, after: int, limit: int | None, patterns: Sequence[Pattern], docs: bool) -> ChangesPage:
         from feeds.storage.replay import changes_back

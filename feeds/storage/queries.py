@@ -199,9 +199,11 @@ class Queries:
             *("broker", "barrel"),
         )
         self.locals_ = sql(select(locals_.c.id).where(locals_.c.barrel == barrel).order_by(locals_.c.id), "barrel")
-        self.count_after = sql(
-            select(func.count()).select_from(docs).where(docs.c.barrel == barrel, docs.c.seq > after),
-            *("barrel", "after"),
+        counted = select(func.count()).select_from(docs)
+        self.count_after = sql(counted.where(docs.c.barrel == barrel, docs.c.seq > after), "barrel", "after")
+        self.count_upto = sql(counted.where(docs.c.barrel == barrel, docs.c.seq <= after), "barrel", "after")
+        self.counts = sql(
+            select(barrels.c.seq, barrels.c.live + barrels.c.deleted).where(barrels.c.barrel == barrel), "barrel"
         )
         self.head = sql(
             select(barrels.c.seq, barrels.c.forgotten, barrels.c.epoch, barrels.c.settings).where(

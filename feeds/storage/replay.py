@@ -332,6 +332,18 @@ class Replay:
         return {row[0]: row for row in self._rows(self._queries.docs_by_number, self._barrel, chunk)}
 
 
+def pending(database: Database, queries: Queries, barrel: int, after: int) -> int:
+    """How many documents changed after a seq. Those before it are counted where that is the shorter way."""
+    with database.snapshot() as connection:
+        rows = rows_of(connection, queries.counts, (barrel,))
+        if not rows:
+            return 0
+        ((head, documents),) = rows
+        if after > head // 2:
+            return int(rows_of(connection, queries.count_after, (barrel, after))[0][0])
+        return int(documents - rows_of(connection, queries.count_upto, (barrel, after))[0][0])
+
+
 def _chunks(selection: Selection, as_list: Any) -> Iterator[tuple[Bounds, Any]]:
     """The numbers of shapes, as many as are looked up at once, with the bounds of values on them."""
     for bounds, numbers in selection.shapes.items():

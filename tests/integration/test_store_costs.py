@@ -108,6 +108,13 @@ def test_a_page_of_changes_costs_its_rows(store: Store, geo: Barrel, docs: bool)
     assert cost(10, DOCUMENTS) < whole * 1.5  # and who goes on page by page does not pay for it
 
 
+@pytest.mark.parametrize("left", [DOCUMENTS - 10, 10])
+def test_what_is_left_is_counted_the_shorter_way(store: Store, geo: Barrel, left: int) -> None:
+    assert geo.pending(geo.head() - left) == left
+    assert cost(store, lambda: geo.pending(geo.head() - left)) < 300
+    assert cost(store, lambda: geo.pending(geo.head() // 2)) > 3 * DOCUMENTS // 2
+
+
 def test_a_search_costs_its_page(store: Store, geo: Barrel) -> None:
     page = geo.find("n", order="value", limit=10)
     assert cost(store, lambda: geo.find("n", order="value", limit=10)) < 2_000

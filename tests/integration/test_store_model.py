@@ -255,6 +255,7 @@ def test_changes_are_the_newest_of_each_document(store: Store, history: list[lis
         told, at = drain(made.barrel, since, [], page=2)
         assert [(row.seq, row.id, tuple(row.changes)) for row in told] == [row for row in newest if row[0] > since]
         assert at == made.model.seq
+        assert made.barrel.pending(since) == len(told)
     back = made.barrel.changes(descending=True).results
     assert [(row.seq, row.id, tuple(row.changes)) for row in back] == newest[::-1]
 
