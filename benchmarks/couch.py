@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from itertools import count, repeat
+from itertools import cycle, repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ import httpx
 import uvloop
 
 from benchmarks import measuring
-from benchmarks.http_requests import load, read_all
+from benchmarks.http_requests import BULK_DIFFERENT, load, read_all
 from benchmarks.measuring import arguments, percentile, report
 from benchmarks.service import RunningService, service
 
@@ -80,9 +80,10 @@ def new_documents() -> Iterator[bytes]:
     """Batches of documents that were never written; made beforehand but for their ids, so that the client, which
     waits while it is answered, costs little itself."""
     chance = random.Random(1)
-    docs = [measuring.document(number, chance) for number in range(BULK)]
-    template = json.dumps({"docs": [{**doc, "_id": f"@-{doc['_id']}"} for doc in docs]}).encode()
-    for number in count(1):
+    docs = [measuring.document(number, chance) for number in range(BULK_DIFFERENT)]
+    named = [{**doc, "_id": f"@-{doc['_id']}"} for doc in docs]
+    templates = [json.dumps({"docs": named[at : at + BULK]}).encode() for at in range(0, BULK_DIFFERENT, BULK)]
+    for number, template in enumerate(cycle(templates)):
         yield template.replace(b"@", b"%07d" % number)
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import cycle
 from typing import cast
 
 import httpx
@@ -27,6 +28,7 @@ from benchmarks.service import RunningService, service
 from feeds import Store
 
 BULK_DOCS = 500
+BULK_DIFFERENT = 30_000  # before the same come again, under other ids
 CHANGES_DOCS = 100_000
 FILL = 1_000
 
@@ -147,9 +149,13 @@ async def measure(port: int, connections: int, seconds: float, runs: int) -> dic
         for number in range(1 << 30):
             yield request("GET", f"/barrels/bench/docs/0-{client}-{number % 50}")
 
+    bodies = [
+        b'{"docs":[' + b",".join(document(number) for number in range(at, at + BULK_DOCS)) + b"]}"
+        for at in range(0, BULK_DIFFERENT, BULK_DOCS)
+    ]
+
     def bulks(run: int, client: int) -> Iterator[bytes]:
-        body = b'{"docs":[' + b",".join(document(number) for number in range(BULK_DOCS)) + b"]}"
-        while True:
+        for body in cycle(bodies):
             yield request("POST", "/barrels/bench/docs/_bulk", body)
 
     def nothing(run: int, client: int) -> Iterator[bytes]:
