@@ -39,6 +39,8 @@ ERROR_MODULES = (
     "broker.requests.errors",
 )
 NOTE = "<!-- Written by docs/generate.py from the code. Change the code, and run it again. -->\n\n"
+RECORD = Path(__file__).parent / "figures.jsonl"
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 KIB, MIB = 1024, 1024 * 1024
 
 
@@ -50,6 +52,7 @@ def pages() -> dict[Path, str]:
         "errors.md": errors(),
         "http.md": http(),
         "metrics.md": metrics(),
+        "figures.md": figures(),
     }
     return {HERE / name: f"{NOTE}{text.rstrip()}\n" for name, text in made.items()}
 
@@ -319,6 +322,55 @@ def metrics() -> str:
 limits stand beside them. [How to monitor](../how-to/monitor.md) says which of them to watch.
 
 {table(("name", "meaning"), rows)}"""
+
+
+# -- figures
+
+
+def figures() -> str:
+    """What the benchmarks found, as `python -m benchmarks --record docs/figures.jsonl` keeps it."""
+    found = [msgspec.json.decode(line) for line in RECORD.read_bytes().splitlines()]
+    machines = sorted({_machine(each["machine"]) for each in found})
+    parts = []
+    for each in sorted(found, key=lambda each: str(each["benchmark"])):
+        module = (BENCHMARKS / f"{each['module']}.py").read_text()
+        about = " ".join((ast.get_docstring(ast.parse(module)) or "").split())
+        asked = dict(_flat(each["asked"]))
+        rows = [
+            (f"`{name}`", _figure(value), _figure(asked.get(name, asked.get(name.removesuffix(".per_s")))))
+            for name, value in _flat(each["figures"])
+        ]
+        heading = f"## {each['benchmark']}\n\n{about}\n\nMeasured on {each['at']} by "
+        parts.append(f"{heading}`python -m benchmarks {each['module']}`.\n\n{table(('', 'found', 'goal'), rows)}")
+    return f"""# Figures
+
+What the benchmarks found, medians of several runs each, on a virtual machine: {"; ".join(machines)}.
+Its speed changes by a factor of two with what others do on it: shares and ratios were taken within one run, and hold;
+absolute figures are of that hour. What bounds them is told in [what it costs](../concepts/performance.md). A goal is
+the least that a rate should be, and the most that a time, a ratio of costs or memory should be.
+
+To measure on your machine: `make bench`, or one by its name.
+
+{chr(10).join(parts)}"""
+
+
+def _machine(told: dict[str, Any]) -> str:
+    parts = (f"{told['cores']} cores of {told['cpu'] or 'an unnamed kind'}", f"Python {told['python']}")
+    return ", ".join((*parts, f"SQLite {told['sqlite']}"))
+
+
+def _flat(values: dict[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{before}{name}.")
+        else:
+            yield before + name, value
+
+
+def _figure(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
 
 
 def main() -> None:
