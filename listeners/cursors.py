@@ -33,6 +33,7 @@ class Cursors:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._flushing = asyncio.Lock()
+        self._refused: str | None = None  # why they could not be written the last time
 
     def read(self, barrel: str, name: str) -> Position | None:
         """Where the listener of this name stands; None if it never was here."""
@@ -67,8 +68,11 @@ class Cursors:
             try:
                 await asyncio.get_running_loop().run_in_executor(self._executor, self._stored.put, rows)
             except SpileError as error:
-                log.warning("%d cursors are not stored yet: %s", len(rows), error.reason)
+                if error.reason != self._refused:  # else it is known, and would be told twice a second
+                    log.warning("%d cursors are not stored yet, and are tried again: %s", len(rows), error.reason)
+                self._refused = error.reason
                 return
+            self._refused = None
             for key, position in moved.items():
                 if self._moved.get(key) is position:  # else it has moved on meanwhile
                     del self._moved[key]

@@ -1,0 +1,34 @@
+"""Cursors that a service keeps: what cannot be written is told once, and written later."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from feeds import Position, Store
+from feeds.errors import Unavailable
+from listeners.cursors import Cursors
+
+
+async def test_a_reason_that_stays_is_logged_once_and_nothing_is_lost(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(rows: object) -> None:
+        raise Unavailable("The disk is away")
+
+    with Store.open(tmp_path) as store, ThreadPoolExecutor(1) as executor, caplog.at_level(logging.WARNING):
+        cursors = Cursors(store, executor, flush_s=60.0)
+        epoch = store.create("geo").epoch
+        cursors.move("geo", "me", Position(7, epoch))
+        with monkeypatch.context() as patched:
+            patched.setattr(store.cursors, "put", refuses)
+            for _ in range(5):
+                await cursors.flush()
+        assert [record.getMessage() for record in caplog.records] == [
+            "1 cursors are not stored yet, and are tried again: The disk is away"
+        ]
+        await cursors.stop()
+        assert store.cursors.get("geo", "me") == Position(7, epoch)
