@@ -18,12 +18,16 @@ WAYS: tuple[Way, ...] = ("up", "down")
 
 
 def test_links_cut_in_the_middle_of_a_packet_lose_nothing(trial: Trial) -> None:
+    def cuts() -> int:
+        return sum(door.cuts for door in trial.doors)
+
     trial.everyone()
-    for _ in range(4):
+    rounds = 0
+    while rounds < 4 or cuts() < 10:  # how much a link carries in a round is the machine's affair
+        rounds += 1
         for door in trial.doors:
             door.cut_after(trial.luck.randint(1, 6_000), trial.luck.choice(WAYS))
         trial.goes_on(40)
-    assert sum(door.cuts for door in trial.doors) >= 10
     trial.heals()
     trial.holds()
 

@@ -44,7 +44,8 @@ class Pouch:
 
     def __init__(self) -> None:
         self._process = subprocess.Popen(
-            ["node", str(DRIVER), str(modules())],
+            # What PouchDB leaves uncaught when a service is killed ends Node; a browser says it and goes on.
+            ["node", "--unhandled-rejections=warn", str(DRIVER), str(modules())],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
