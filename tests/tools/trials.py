@@ -178,19 +178,20 @@ class Trial:
         client = paho.Client(CallbackAPIVersion.VERSION2, client_id="newcomer")
 
         def heard(_client: paho.Client, _data: Any, message: paho.MQTTMessage) -> None:
-            if message.retain and "/_id/" in message.topic:
+            if message.retain and message.topic == "own/end":
+                known.append(True)
+            elif message.retain and "/_id/" in message.topic:
                 body = json.loads(message.payload)
                 found[body["id"]] = body["seq"]
-            elif message.topic == "own/end":
-                known.append(True)
 
         def connected(*_: Any) -> None:
+            client.publish("own/end", b"end", qos=1, retain=True)
+
+        def published(*_: Any) -> None:
+            # What is retained comes filter by filter; what is published meanwhile may come in between.
             client.subscribe([(f"barrels/{BARREL}/_id/#", 1), ("own/end", 1)])
 
-        def subscribed(*_: Any) -> None:
-            client.publish("own/end", b"", qos=1)
-
-        client.on_message, client.on_connect, client.on_subscribe = heard, connected, subscribed
+        client.on_message, client.on_connect, client.on_publish = heard, connected, published
         client.connect("127.0.0.1", self.world.mqtt_port)
         client.loop_start()
         try:
