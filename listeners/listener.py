@@ -169,8 +169,11 @@ def _letters(source: Source, name: str | None, given: DeadLetters | str | Path |
         return FileDeadLetters(given)
     if given is not None:
         return given
-    if name is not None and not isinstance(source, str | Path | tuple):
-        return BarrelDeadLetters(source, name)
+    if name is not None and not isinstance(source, str | Path):
+        from feeds.barrel import Barrel
+
+        if isinstance(source, Barrel):
+            return BarrelDeadLetters(source, name)
     raise BadRequest(
         "There is no place for dead letters.", hint="Name a file in `dead_letters`, or listen to a Barrel by name."
     )

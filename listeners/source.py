@@ -50,6 +50,7 @@ async def opened(
     from feeds.store import Store
     from listeners.links.inprocess import InProcessLink
 
+    prepare()
     if isinstance(place, tuple):
         service, barrel = place
         yield lambda: InProcessLink(service, barrel)
