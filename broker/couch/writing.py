@@ -25,8 +25,7 @@ _ATTACHMENTS: Final = b'"_attachments"'
 _REVISIONS: Final = b'"_revisions"'
 # What a reader was given beside the document and sends back, as CouchDB lets it.
 _BESIDE: Final = ("_revs_info", "_local_seq")
-_REVS_INFO: Final = b'"_revs_info"'
-_LOCAL_SEQ: Final = b'"_local_seq"'
+_REVS_INFO, _LOCAL_SEQ = (f'"{name}"'.encode() for name in _BESIDE)
 _KNOWN: Final = frozenset(
     {
         *("_id", "_rev", "_deleted", "_revisions", "_attachments", "_conflicts", "_deleted_conflicts"),

@@ -34,6 +34,7 @@ class Schema:
         self.metadata = metadata
         self.folder = folder
         self.head = head
+        self._statements: dict[str, list[str]] = {}  # that make it, by the kind of database
 
     def found(self, connection: Connection) -> str | None:
         """The version of the schema that is there, None where there is none yet; NewerSchema for one not known."""
@@ -59,10 +60,22 @@ class Schema:
 
     def make(self, connection: Connection) -> None:
         """The newest version, from its tables."""
-        for statement in _statements(self.metadata, connection.dialect):
+        for statement in self._making(connection.dialect):
             connection.exec_driver_sql(statement).close()
         connection.exec_driver_sql(_VERSION_TABLE).close()
         connection.exec_driver_sql(f"INSERT INTO alembic_version VALUES ('{self.head}')").close()
+
+    def _making(self, dialect: Dialect) -> list[str]:
+        """What makes the tables and their indexes, each table after those that it refers to."""
+        if dialect.name not in self._statements:
+            tables = [str(CreateTable(table).compile(dialect=dialect)) for table in self.metadata.sorted_tables]
+            indexes = [
+                str(CreateIndex(index).compile(dialect=dialect))
+                for table in self.metadata.sorted_tables
+                for index in sorted(table.indexes, key=lambda index: str(index.name))
+            ]
+            self._statements[dialect.name] = tables + indexes
+        return self._statements[dialect.name]
 
     def upgrade(self, connection: Connection) -> None:
         """The newest version, through every migration that is missing."""
@@ -106,20 +119,3 @@ _VERSION_TABLE = (
     "CREATE TABLE alembic_version ( version_num VARCHAR(32) NOT NULL, "
     "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num) )"
 )  # as Alembic makes it
-
-
-def _statements(metadata: MetaData, dialect: Dialect) -> list[str]:
-    """What makes the tables and their indexes, each table after those that it refers to."""
-    key = (id(metadata), dialect.name)
-    if key not in _made:
-        tables = [str(CreateTable(table).compile(dialect=dialect)) for table in metadata.sorted_tables]
-        indexes = [
-            str(CreateIndex(index).compile(dialect=dialect))
-            for table in metadata.sorted_tables
-            for index in sorted(table.indexes, key=lambda index: str(index.name))
-        ]
-        _made[key] = tables + indexes
-    return _made[key]
-
-
-_made: dict[tuple[int, str], list[str]] = {}  # by the tables and the kind of database
