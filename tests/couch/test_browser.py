@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import threading
@@ -73,7 +74,8 @@ class Site:
 
 @contextmanager
 def browser(folder: Path, url: str) -> Iterator[None]:
-    """A page in a browser without a window."""
+    """A page in a browser without a window. All that it writes is in the folder."""
+    folder.mkdir()
     program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("no Chromium is installed (Debian: chromium)")
@@ -81,10 +83,11 @@ def browser(folder: Path, url: str) -> Iterator[None]:
         [
             *(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
             *("--no-first-run", "--disable-background-networking", "--disable-sync", "--disable-component-update"),
-            *(f"--user-data-dir={folder}", "--remote-debugging-port=0", url),
+            *(f"--user-data-dir={folder / 'profile'}", "--remote-debugging-port=0", url),
         ],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        env={**os.environ, "TMPDIR": str(folder)},
     )
     try:
         yield
@@ -108,7 +111,7 @@ def test_a_page_of_another_origin_syncs_live(tmp_path: Path) -> None:
             attached = "/barrels/db/attachments/with-file/b.txt"
             service.http.put(attached, content=b"of spile", headers={"Content-Type": "text/plain"})
             place = service.url.replace("http://", "http://ann:secret@") + "/couch/db"
-            with browser(tmp_path / "profile", f"{site.url}/?url={quote(place, safe='')}"):
+            with browser(tmp_path / "browser", f"{site.url}/?url={quote(place, safe='')}"):
                 until(lambda: site.holds("before"), "what was there, in the page", BROWSER_S)
                 until(
                     lambda: service.http.get("/barrels/db/docs/from-page").status_code == 200, "the page's document"
