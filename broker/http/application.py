@@ -57,6 +57,7 @@ _READING: Final = frozenset(("GET", "HEAD"))
 _UNKNOWN: Final = "unknown"
 _MATCH: Final = "spile.match"
 _ENTRY: Final = "spile.entry"
+_REFUSED: Final = 400  # and above
 _CLIENT_LEFT: Final = 499  # the number that proxies log for it; nobody receives it
 
 
@@ -190,6 +191,8 @@ class Application(Starlette):
             if call.holds_body_back:
                 # Its client may send the body after this answer or not; only closing is sure.
                 answer.headers.append((b"connection", b"close"))
+            elif answer.status >= _REFUSED:
+                await call.forget_rest()
             if isinstance(answer, Streamed):
                 if not answer.live:
                     await self._stream(call, send, answer)

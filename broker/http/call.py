@@ -49,6 +49,7 @@ class Call:
         "_admission",
         "_began",
         "_is_taken",
+        "_is_whole",
         "_receive",
         "_reserved",
         "_who",
@@ -88,6 +89,7 @@ class Call:
         self._began = began
         self._reserved = 0
         self._is_taken = False
+        self._is_whole = not self.has_body
         self._who: str | None = None
 
     # Who and what
@@ -212,6 +214,14 @@ class Call:
     def holds_body_back(self) -> bool:
         """Whether the client waits to be told whether to send its body, and was not told to."""
         return not self._is_taken and (self.header(b"expect") or "").lower() == "100-continue"
+
+    async def forget_rest(self) -> None:
+        """Take what still comes of a body that is refused, up to a bound. Who wants the connection closed after the
+        answer would else be cut off while it sends, and never read why; on one that stays open the server does this.
+        """
+        closes = self.scope.get("http_version") == "1.0" or (self.header(b"connection") or "").lower() == "close"
+        if closes and not self._is_whole:
+            await self._drain(_DRAIN_BYTES_MAX)
 
     async def pieces(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
         """The body as it comes, without a place for all of it. TooLarge, Timeout and ClientGone as for `body`.
@@ -340,9 +350,11 @@ class Call:
             async with asyncio.timeout(seconds):
                 message = await self._receive()
         except TimeoutError as error:
+            self._is_whole = True  # all of it that will be waited for
             raise Timeout("The rest of the request's body did not come in time.") from error
         if message["type"] == "http.disconnect":
             raise ClientGone
+        self._is_whole = not message.get("more_body", False)
         return message
 
     async def _drain(self, bytes_max: int) -> None:

@@ -75,6 +75,22 @@ async def test_an_endless_body_gets_its_refusal_and_no_memory(web: Served) -> No
     writer.close()
 
 
+@pytest.mark.parametrize("place", ["/barrels/geo/nothing", "/barrels/none/docs/a", "/barrels/geo/docs/_a"])
+async def test_who_has_the_connection_closed_reads_its_refusal_after_all_that_it_sends(
+    web: Served, place: str
+) -> None:
+    body = b'{"a":"' + b"x" * 4_000_000 + b'"}'
+    head = f"PUT {place} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+    reader, writer = await web.connect()
+    writer.write(head.encode() + body)
+    await writer.drain()
+    async with asyncio.timeout(30):
+        answer = await reader.read()
+    assert answer.splitlines()[0].split()[1][:1] == b"4"
+    assert body_of(answer)["reason"]
+    writer.close()
+
+
 async def test_a_bulk_body_has_a_limit_of_its_own(web: Served) -> None:
     docs = b",".join(b'{"n":%d}' % number for number in range(1000))
     answer = await web.client.post("/barrels/geo/docs/_bulk", content=b'{"docs":[' + docs + b"]}")
