@@ -34,7 +34,7 @@ class LinkLost(Unavailable):
 class Unreached(Unavailable):
     """The service cannot be reached: nothing was sent to it."""
 
-    hint = "It is tried again; see that it runs."
+    hint = "See that a service runs at this address, and that it can be reached from here."
 
 
 class Refused(SpileError):

@@ -93,7 +93,7 @@ def _of_postgres(state: str | None, text: str, lost: bool) -> SpileError:
             return _of_postgres(code, text, lost)
     if state is None or lost:
         reason = f"{LOST}: {text}" if lost else f"The database cannot be reached: {text}"
-        return Unavailable(reason, hint="Check that PostgreSQL runs and can be reached; it is tried again by itself.")
+        return Unavailable(reason, hint="Check that PostgreSQL runs, and can be reached at this address from here.")
     return Unavailable(f"The database refused ({state}): {text}")
 
 

@@ -20,7 +20,7 @@ Names = tuple[str, str, str]
 
 IN_URL: Names = ("ca", "cert", "key")
 HINT = (
-    "It is tried again; see that it runs. Where its certificate is not trusted, name the host as that does, and the "
+    "See that a service runs there. Where its certificate is not trusted, name the host as that does, and the "
     "authority that signed it behind the URL: ?ca=FILE; where it asks for a client's: ?cert=FILE&key=FILE."
 )
 
