@@ -64,15 +64,20 @@ class BlobFiles:
             self._index = Index(folder / "index.db")
         except OSError as error:
             raise refusal(error, "making the folder") from error
+        session: SqliteSession | None = None
         try:
             reserve = Reserve(folder / "reserve")
             reserve.release()  # so that a folder on a full disk can be opened
-            session = self._prepared()
+            session = self._writing()
+            self.identity = self._identified(session)
+            """Random, made with the folder and kept in it."""
             self.recovered: Recovered = recover(session, folder / "files", clock())
             """What was put in order when it was opened."""
             reserve.fill()
             sync_folder(folder)
         except BaseException:
+            if session is not None:
+                session.close()
             self._index.close()
             raise
         self.settings = settings
@@ -89,17 +94,19 @@ class BlobFiles:
         )
         self._scrubber = Scrubber(self._index, self._registry, self._handles, self._committer, self._reader, clock)
 
-    def _prepared(self) -> SqliteSession:
+    def _writing(self) -> SqliteSession:
         """The committer's connection to an index with the schema of this Spile."""
+        with translated(), self._index.reading() as connection:
+            migrate(connection)
+        session = self._index.database.connect_writer()
+        assert isinstance(session, SqliteSession), "the index is a file"
+        return session
+
+    def _identified(self, session: SqliteSession) -> str:
         with translated():
-            with self._index.reading() as connection:
-                migrate(connection)
-            session = self._index.database.connect_writer()
-            assert isinstance(session, SqliteSession), "the index is a file"
             session.run("INSERT INTO meta VALUES ('identity', ?) ON CONFLICT DO NOTHING", (uuid.uuid4().hex,))
-            self.identity: str = session.rows("SELECT value FROM meta WHERE key = 'identity'", ())[0][0]
-            """Random, made with the folder and kept in it."""
-            return session
+            identity: str = session.rows("SELECT value FROM meta WHERE key = 'identity'", ())[0][0]
+            return identity
 
     @classmethod
     def open(cls, folder: Path, settings: BlobSettings = DEFAULTS, *, clock: Callable[[], float] = time.time) -> Self:

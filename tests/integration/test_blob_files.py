@@ -290,6 +290,25 @@ def test_a_folder_of_a_newer_spile_is_left_alone(tmp_path: Path) -> None:
         BlobFiles.open(tmp_path)
 
 
+def test_an_opening_that_fails_in_the_middle_holds_nothing(tmp_path: Path) -> None:
+    with BlobFiles.open(tmp_path) as files:
+        place = files.append("a", b"x" * 100)
+    os.truncate(tmp_path / "files" / place.file, 50)
+    BlobFiles.open(tmp_path).close()  # notes that the file is short, and takes that back when it is opened again
+
+    def index(statement: str) -> None:
+        connection = sqlite3.connect(tmp_path / "index.db", timeout=0)
+        connection.execute(statement)
+        connection.close()
+
+    index("CREATE TRIGGER never BEFORE DELETE ON damage BEGIN SELECT RAISE(ABORT, 'never'); END")
+    with pytest.raises(SpileError) as failed:  # and is kept here, with all that its traceback holds
+        BlobFiles.open(tmp_path)
+    assert "never" in failed.value.reason
+    index("DROP TRIGGER never")
+    BlobFiles.open(tmp_path).close()
+
+
 def test_a_full_disk_refuses_and_harms_nothing(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", mib=24) as disk:
         with BlobFiles.open(disk / "blobs") as files:
