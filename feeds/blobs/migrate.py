@@ -7,7 +7,8 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from feeds.blobs.schema import metadata
-from feeds.storage.versions import Schema, one_transaction
+from feeds.storage.asking import one_transaction
+from feeds.storage.versions import Schema
 
 INDEX = Schema("The index of the blob files", metadata, Path(__file__).with_name("migrations"), head="0001")
 

@@ -1,12 +1,33 @@
-"""Reading rows straight from the driver: SQLAlchemy's way around a statement costs more than a small one itself."""
+"""Speaking to the driver itself: SQLAlchemy's way around a statement costs more than a small one does.
+
+What a driver refuses comes out as SQLAlchemy has it, and a transaction ends however its block ends.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
+
+
+class Told:
+    """Around what is asked of a connection's driver. As a generator it would cost several times more."""
+
+    __slots__ = ("_driver", "_kind")
+
+    def __init__(self, connection: Connection) -> None:
+        self._driver = connection.connection.driver_connection
+        self._kind = connection.dialect.loaded_dbapi.Error
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, self._kind):
+            raise _refused(self._driver, error) from error
 
 
 def rows_of(connection: Connection, statement: str, parameters: Sequence[Any]) -> list[Any]:
@@ -15,6 +36,32 @@ def rows_of(connection: Connection, statement: str, parameters: Sequence[Any]) -
     try:
         rows: list[Any] = driver.execute(statement, parameters).fetchall()
     except connection.dialect.loaded_dbapi.Error as error:
-        lost = bool(getattr(driver, "closed", False))
-        raise DBAPIError(None, None, error, connection_invalidated=lost) from error
+        raise _refused(driver, error) from error
     return rows
+
+
+@contextmanager
+def one_transaction(connection: Connection, begin: str) -> Iterator[None]:
+    """What the block does, all of it or nothing."""
+    connection.exec_driver_sql(begin).close()
+    try:
+        yield
+        connection.exec_driver_sql("COMMIT").close()
+    except BaseException:
+        if _has_transaction(connection):
+            connection.exec_driver_sql("ROLLBACK").close()
+        raise
+
+
+def _refused(driver: Any, error: BaseException) -> DBAPIError:
+    """The error as SQLAlchemy has it, and whether the connection went with it."""
+    return DBAPIError(None, None, error, connection_invalidated=bool(getattr(driver, "closed", False)))
+
+
+def _has_transaction(connection: Connection) -> bool:
+    """Whether there is one left to be undone: a lost connection has none, and on a full or failing disk SQLite undoes
+    it by itself."""
+    if connection.invalidated:
+        return False
+    driver = connection.connection.driver_connection
+    return not getattr(driver, "closed", False) and bool(getattr(driver, "in_transaction", True))

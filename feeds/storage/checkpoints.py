@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import threading
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy import Connection
 
+from feeds.errors import SpileError
 from feeds.storage.database import Database
+from feeds.storage.refusals import translated
 
 log = logging.getLogger("spile.store")
 
@@ -23,7 +25,8 @@ class Checkpointer:
     """A thread that checkpoints soon after there was something to write."""
 
     def __init__(self, database: Database) -> None:
-        self._connection = database.engine.connect()
+        self._database = database
+        self._connection: Connection | None = None
         self._due = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._loop, name="spile-checkpoints", daemon=True)
@@ -38,7 +41,8 @@ class Checkpointer:
         self._stopping.set()
         self._due.set()
         self._thread.join()
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
 
     def _loop(self) -> None:
         pause, failure = EVERY_S, None
@@ -50,12 +54,18 @@ class Checkpointer:
             if self._stopping.is_set():
                 return  # what woke it was the end, and is cleared now
             try:
-                self._connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").close()
-            except DBAPIError as error:
-                if str(error.orig) != failure:
-                    failure = str(error.orig)
+                self._checkpoint()
+            except SpileError as error:
+                if error.reason != failure:
+                    failure = error.reason
                     log.warning("checkpointing failed, and is tried again: %s", failure)
                 pause = min(pause * 2, AGAIN_S_MAX)
                 self._due.set()
             else:
                 pause, failure = EVERY_S, None
+
+    def _checkpoint(self) -> None:
+        if self._connection is None:
+            self._connection = self._database.connect()
+        with translated():
+            self._connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").close()

@@ -233,7 +233,7 @@ class _Rev:
 
 def _with_leaf_bodies(document: Any, stored: Iterable[Any], refs: RefCheck) -> Iterator[_Rev]:
     """The revisions one by one, so that of all their bodies only the leaves' stay in memory."""
-    kept = {(document.generation, document.digest), *(leaf.key for leaf in _others(document))}
+    kept = {(document.generation, document.digest), *(leaf.key for leaf in _others(document) or ())}
     for rev in stored:
         flags, body = rev.flags, rev.body
         node = Node(rev.generation, rev.digest, rev.parent, bool(flags & DELETED), bool(flags & MISSING))
@@ -255,11 +255,12 @@ def _digest(deleted: bool, parent: str | None, body: bytes) -> str | None:
     return revision_digest(deleted, parent, text, hashed(stubs))
 
 
-def _others(document: Any) -> list[Node]:
+def _others(document: Any) -> list[Node] | None:
+    """The leaves beside the winner; None where they cannot be read."""
     try:
         return other_leaves(document.others)
-    except (msgspec.MsgspecError, ValueError, TypeError):
-        return []
+    except Damaged:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,16 +274,18 @@ class _Document:
         name = f"{barrel.name}: {row.id!r}"
         tree: Tree = tree_of(rev.node for rev in self.stored)
         right = [(leaf.generation, leaf.digest, leaf.deleted) for leaf in ordered_leaves(leaves(tree))]
+        others = _others(row)
         told = [
             (row.generation, row.digest, bool(row.flags & DELETED)),
-            *((leaf.generation, leaf.digest, leaf.deleted) for leaf in _others(row)),
+            *((leaf.generation, leaf.digest, leaf.deleted) for leaf in others or ()),
         ]
         if not right:
             found.add(f"{name} has no revision that could be read")
             return None
-        if told != right:
+        if told != right or others is None:
             found.leaves.append((barrel.barrel, barrel.name, row.id))
-            found.add(f"{name} has the leaves {_names(right)}, and is told with {_names(told)}")
+            unreadable = " and what cannot be read" * (others is None)
+            found.add(f"{name} has the leaves {_names(right)}, and is told with {_names(told)}{unreadable}")
         elif bool(row.flags & CONFLICTS) is not (len(right) > 1 and not right[1][2]):
             found.leaves.append((barrel.barrel, barrel.name, row.id))
             found.add(f"{name} is{' not' * (not row.flags & CONFLICTS)} listed among the conflicts")

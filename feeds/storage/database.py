@@ -19,6 +19,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from sqlalchemy.pool import NullPool
 
 from feeds.errors import BadRequest, SpileError, Unavailable
+from feeds.storage.asking import one_transaction
 from feeds.storage.lockfile import LockFile
 from feeds.storage.reach import Reach
 from feeds.storage.refusals import too_many_readers, translate, translated
@@ -106,11 +107,11 @@ class Database:
     def connect_writer(self) -> Session:
         """A connection of the writer's own."""
         connection = self.connect()
-        if self.path is not None:
-            connection.exec_driver_sql(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}").close()
-            return SqliteSession(connection)
         try:
             with translated():
+                if self.path is not None:
+                    connection.exec_driver_sql(f"PRAGMA cache_size = -{_WRITER_CACHE_KIB}").close()
+                    return SqliteSession(connection)
                 if self._writer_pid is not None:
                     # Behind a black hole the server may not know yet that the one before is lost, and what it locked.
                     connection.exec_driver_sql(_END_SESSION, (self._writer_pid,)).close()
@@ -150,15 +151,8 @@ class Database:
         """As `reading`, but all statements of the block see the same moment. `patient`: they may take long."""
         with self.reading() as connection:
             begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY" if self.is_shared else "BEGIN"
-            connection.exec_driver_sql(begin).close()
-            try:
-                with _patience(connection, patient and self.is_shared):
-                    yield connection
-            except BaseException:
-                if not (self.is_shared and _is_lost(connection)):
-                    connection.exec_driver_sql("ROLLBACK").close()
-                raise
-            connection.exec_driver_sql("COMMIT").close()
+            with one_transaction(connection, begin), _patience(connection, patient and self.is_shared):
+                yield connection
 
     def _borrow(self) -> Connection:
         while True:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from sqlalchemy import Connection
@@ -20,7 +20,7 @@ from feeds.patterns import Pattern
 from feeds.rows import FindPage, Found, document_json
 from feeds.storage import ids
 from feeds.storage.asking import rows_of
-from feeds.storage.hits import Hit, Hits
+from feeds.storage.hits import DOC_MAX, Hit, Hits
 from feeds.storage.queries import Queries
 from feeds.storage.schema import DELETED
 from feeds.storage.selection import EVERY_VALUE, HIGHEST, LOWEST, Bounds, Places
@@ -33,6 +33,8 @@ _SURELY_KEPT = 1 + 97  # bytes of an indexed text: a character that would end be
 _TEXTS = 3  # the place of texts in the order of values
 
 Order = Literal["key", "value"]
+# In what order and whether back, then a hit as in `Hit`, its value in hexadecimal digits.
+_Mark = tuple[str, int, str, str, Annotated[int, msgspec.Meta(ge=0, le=DOC_MAX)], str]
 _decode = msgspec.json.Decoder().decode
 
 
@@ -280,7 +282,7 @@ def _read_token(query: Query) -> tuple[bytes, str, int, str]:
     assert query.after is not None
     try:
         padded = query.after + "=" * (-len(query.after) % 4)
-        told = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=tuple[str, int, str, str, int, str])
+        told = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=_Mark)
         if (told[0], told[1]) != (query.order[0], int(query.descending)):
             raise ValueError("it belongs to another order")
         return bytes.fromhex(told[2]), told[3], told[4], told[5]

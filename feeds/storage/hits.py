@@ -20,10 +20,10 @@ from feeds.storage.selection import JUST_BEHIND, Places, shapes_in
 
 Hit = tuple[bytes, str, int, str]  # value, shape's path, doc, places: in this order they come in value order
 
+DOC_MAX = (1 << 63) - 1  # a document's number is a seq
 _FEW, _MANY = 8, 4_096  # ranges looked up together, at first and at most
 _CHUNK_FIRST, _CHUNK = 8, 200  # hits of one range read at a time
 _TOGETHER_MAX = 1_000  # hits of many ranges read at once
-_DOC_MAX = (1 << 63) - 1
 _LAST_PLACES = "\U0010ffff"
 
 
@@ -84,7 +84,7 @@ class Hits:
             yield from self._read(ranges[0], _CHUNK)
             return
         order: Callable[[Hit], tuple[Any, ...]] = _Backwards if self._descending else tuple
-        least = (_DOC_MAX, _LAST_PLACES) if self._descending else (-1, "")
+        least = (DOC_MAX, _LAST_PLACES) if self._descending else (-1, "")
         # A range stands in the heap with the least that it may hold, and is read when nothing else comes before that.
         heap: list[tuple[tuple[Any, ...], int, Range | Iterator[Hit], Hit | None]] = []
         for number, (each, value) in enumerate(self._outermost(ranges)):

@@ -16,14 +16,20 @@ class LockFile:
         """Take the lock; StoreLocked names the process that has it."""
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.read(self._descriptor, 32).decode(errors="replace").strip() or "unknown"
-            os.close(self._descriptor)
-            raise StoreLocked(f"The store in {path.parent} is held by process {holder}.") from None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)
+            self._take(path)
+        except BaseException:
+            self.release()
+            raise
 
     def release(self) -> None:
         """Give the lock back. The file stays: removing it would let two processes lock two files."""
         os.close(self._descriptor)
+
+    def _take(self, path: Path) -> None:
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(self._descriptor, 32).decode(errors="replace").strip() or "unknown"
+            raise StoreLocked(f"The store in {path.parent} is held by process {holder}.") from None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, b"%d\n" % os.getpid(), 0)

@@ -8,9 +8,10 @@ from typing import Any
 from sqlalchemy import Connection
 
 from feeds.errors import Unavailable
+from feeds.storage.asking import one_transaction
 from feeds.storage.schema import metadata
 from feeds.storage.statements import LOCK_CLASS, SCHEMA_LOCK
-from feeds.storage.versions import Schema, one_transaction
+from feeds.storage.versions import Schema
 
 STORE = Schema("The store", metadata, Path(__file__).with_name("migrations"), head="0001")
 

@@ -46,6 +46,8 @@ _SETTINGS: dict[str, str] = {
     "statement_timeout": f"{int(ANSWER_S * 900)}ms",
     "lock_timeout": f"{int(LOCK_S * 1000)}ms",
     "idle_in_transaction_session_timeout": f"{int(IDLE_S * 1000)}ms",
+    # Whatever the server's default is: in a stricter one a writer fails that has only waited for another.
+    "default_transaction_isolation": "read committed",
     # The server's own: a client that vanished must not hold a barrel's row for the two hours of the system's default.
     "tcp_keepalives_idle": "5",
     "tcp_keepalives_interval": "2",

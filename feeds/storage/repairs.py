@@ -11,10 +11,9 @@ from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import msgspec
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
-from feeds.errors import SpileError
+from feeds.errors import Damaged, SpileError
 from feeds.storage.blobcheck import extra_refs, missing_refs
 from feeds.storage.checks import Check, CheckReport, Findings, Progress
 from feeds.storage.indexcheck import extra_rows, given_rows, standing_and_left
@@ -91,7 +90,7 @@ def _mend_leaves(barrel: int, name: str, document_id: str, transaction: Transact
     mine = and_(docs.c.barrel == barrel, docs.c.id == document_id)
     try:
         other_leaves(connection.execute(select(docs.c.others).where(mine)).scalar())
-    except (msgspec.MsgspecError, ValueError, TypeError):
+    except Damaged:
         connection.execute(update(docs).values(others=None).where(mine))
     work = transaction.work(barrel, name)
     work.fetch([document_id])

@@ -5,17 +5,17 @@ What gives no rows may wait until something is read or committed, and then goes 
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from sqlalchemy import Connection, Select
-from sqlalchemy.exc import DBAPIError
 
+from feeds.storage.asking import Told
 from feeds.storage.batches import Copy, Many
 
 if TYPE_CHECKING:
+    import sqlite3
+
     from feeds.storage.postgres import BoundedConnection
 
 _STREAMED = 500  # rows held at a time
@@ -72,25 +72,26 @@ class SqliteSession:
         driver: Any = connection.connection.driver_connection
         self.connection = connection
         self._driver: sqlite3.Connection = driver
+        self._told = Told(connection)
 
     def begin(self, reads: Sequence[Read]) -> list[list[Any]]:
-        with _told:
+        with self._told:
             self._driver.execute("BEGIN IMMEDIATE")
             return [self._driver.execute(*read).fetchall() for read in reads]
 
     def rows(self, statement: str, parameters: Sequence[Any]) -> list[Any]:
-        with _told:
+        with self._told:
             return self._driver.execute(statement, parameters).fetchall()
 
     def run(self, statement: str, parameters: Sequence[Any]) -> None:
-        with _told:
+        with self._told:
             self._driver.execute(statement, parameters)
 
     def many(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         self.count(statement, rows)
 
     def count(self, statement: str, rows: Sequence[Sequence[Any]]) -> int:
-        with _told:
+        with self._told:
             if len(rows) == 1:
                 return self._driver.execute(statement, rows[0]).rowcount
             return self._driver.executemany(statement, rows).rowcount if rows else 0
@@ -99,11 +100,11 @@ class SqliteSession:
         """They may as it is."""
 
     def commit(self) -> None:
-        with _told:
+        with self._told:
             self._driver.execute("COMMIT")
 
     def rollback(self) -> None:
-        with _told:
+        with self._told:
             if self._driver.in_transaction:
                 self._driver.execute("ROLLBACK")
 
@@ -114,20 +115,6 @@ class SqliteSession:
         self.connection.close()
 
 
-class _Told:
-    """What SQLite refuses inside the block, as SQLAlchemy has it. As a generator it would cost several times more."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, sqlite3.Error):
-            raise DBAPIError(None, None, error) from error
-
-
-_told = _Told()
-
-
 class PostgresSession:
     """Over a network, perhaps: what gives no rows is gathered, and sent as one pipeline."""
 
@@ -135,6 +122,7 @@ class PostgresSession:
         driver: Any = connection.connection.driver_connection
         self._connection = connection
         self._driver: BoundedConnection = driver
+        self._told = Told(connection)
         self._answer_s = driver.answer_s
         self._waiting: list[Read] = []
 
@@ -168,7 +156,7 @@ class PostgresSession:
         if not rows:
             return 0
         self._exchange()
-        with self._told():
+        with self._told:
             return self._driver.execute(*_as_one(statement, rows)).rowcount
 
     def patient(self) -> None:
@@ -186,7 +174,7 @@ class PostgresSession:
         self._waiting.clear()
         self._driver.answer_s = self._answer_s
         if not self._driver.closed:
-            with self._told():
+            with self._told:
                 self._driver.execute("ROLLBACK")
 
     def is_usable(self) -> bool:
@@ -205,7 +193,7 @@ class PostgresSession:
         statements = [*waiting, *reads]
         if not statements:
             return []
-        with self._told():
+        with self._told:
             if waiting[-1:] == [_COMMIT]:
                 self._pipeline(statements)
                 return []
@@ -234,20 +222,11 @@ class PostgresSession:
         return cursors
 
     def _copy(self, copy: Copy, rows: Sequence[Sequence[Any]]) -> None:
-        with self._told(), self._driver.cursor() as cursor, cursor.copy(copy.text) as stream:
+        with self._told, self._driver.cursor() as cursor, cursor.copy(copy.text) as stream:
             stream.set_types(copy.types)
             write = stream.write_row
             for row in rows:
                 write(row)
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        import psycopg
-
-        try:
-            yield
-        except psycopg.Error as error:
-            raise DBAPIError(None, None, error, connection_invalidated=self._driver.closed) from error
 
 
 def streamed(connection: Connection, query: Select[Any]) -> Generator[Any, None, None]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from feeds.errors import Damaged
 from feeds.paths import SURELY_FITS, Leaf, document_leaves, fits, leaf_path
 from feeds.revisions import Revision
 from feeds.storage.schema import DELETED, EXPIRED
@@ -17,6 +18,7 @@ PathKey = tuple[str, bytes, str]  # (shape, ordered value, places)
 
 decode = msgspec.json.Decoder().decode
 encode = msgspec.json.Encoder().encode
+_decode_others = msgspec.json.Decoder(list[tuple[int, str, int]]).decode
 
 
 class DocState:
@@ -121,10 +123,10 @@ def state_of(row: Any) -> DocState:
 
 
 def other_leaves(others: str | None) -> list[Node]:
-    """The leaves beside the winner, from their column."""
+    """The leaves beside the winner, from their column; Damaged where it cannot be read."""
     if not others:
         return []
-    return [Node(generation, digest, None, bool(deleted)) for generation, digest, deleted in decode(others)]
+    return [Node(generation, digest, None, bool(deleted)) for generation, digest, deleted in _others(others)]
 
 
 def others_column(leaves: Sequence[Node]) -> str | None:
@@ -138,8 +140,15 @@ def change_names(generation: int, digest: str, others: str | None) -> list[str]:
     """Every leaf as text, winner first, from the columns of a row."""
     names = [f"{generation}-{digest}"]
     if others:
-        names.extend(f"{leaf[0]}-{leaf[1]}" for leaf in decode(others))
+        names.extend(f"{generation}-{digest}" for generation, digest, _ in _others(others))
     return names
+
+
+def _others(column: str) -> list[tuple[int, str, int]]:
+    try:
+        return _decode_others(column)
+    except msgspec.MsgspecError as error:
+        raise Damaged(f"A document's leaves cannot be read: {error}") from error
 
 
 def live_names(generation: int, digest: str, others: str | None) -> tuple[str, ...]:

@@ -7,8 +7,6 @@ the first time has to wait for. A test holds what the tables make against what t
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -101,18 +99,6 @@ def schema_version(connection: Connection) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     return connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
-
-
-@contextmanager
-def one_transaction(connection: Connection, begin: str) -> Iterator[None]:
-    """What the block does, all of it or nothing."""
-    connection.exec_driver_sql(begin).close()
-    try:
-        yield
-    except BaseException:
-        connection.exec_driver_sql("ROLLBACK").close()
-        raise
-    connection.exec_driver_sql("COMMIT").close()
 
 
 _VERSION_TABLE = (

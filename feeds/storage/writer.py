@@ -246,18 +246,21 @@ class Writer:
         """Do the operations in one transaction, and answer each; or tell why nothing of it is done."""
         try:
             session = self._connected()
-            transaction = Transaction(
-                session, self._statements, self._shapes, self._clock(), self._backlog_max, self.merging
-            )
-            transaction.begin(group)
         except SpileError as error:
             return Fault(error, everyone=True, lost=self._database.is_shared)
-        except DBAPIError as error:
-            return self._failed(error, everyone=True)  # it is nobody's fault, and one by one would fail as well
+        transaction = Transaction(
+            session, self._statements, self._shapes, self._clock(), self._backlog_max, self.merging
+        )
+        begun = False
         try:
+            transaction.begin(group)
+            begun = True
             answers = [_run(operation, transaction) for operation in group]
             transaction.flush()
-        except (DBAPIError, SpileError) as error:
+        except DBAPIError as error:
+            # Beginning is nobody's fault, and would fail one by one as well.
+            return self._failed(error, everyone=not begun)
+        except SpileError as error:
             return self._failed(error)
         except Exception as error:
             logger.error("a write failed: %s", error, exc_info=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from disks import small_disk
+from disks import Ballast, small_disk
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "integration"))
 from store_tools import change, held, refusal
@@ -60,6 +60,18 @@ def test_one_fault_is_told_to_the_one_who_caused_it(store: Store, geo: Barrel) -
         futures.pop(3).result()
     assert [future.result()[0].seq for future in futures] == [3, 4, 5, 6, 7]  # type: ignore[union-attr]
     assert geo.get("broken").rev == "2-b"
+
+
+def test_a_document_whose_row_is_damaged_is_refused_and_all_others_are_written(store: Store, geo: Barrel) -> None:
+    geo.put({}, id="damaged")
+    change(store, "UPDATE docs SET others = '[['")
+    with held(store):
+        futures = [geo.submit([Write.put({}, id=id, update=True)]) for id in ("a", "damaged", "b")]
+    with pytest.raises(Damaged):
+        futures.pop(1).result()
+    assert [future.result()[0].seq for future in futures] == [2, 3]  # type: ignore[union-attr]
+    assert store.writer.alive
+    assert geo.put({}, id="c").seq == 4
 
 
 def test_an_error_inside_a_task_is_told_to_its_caller_only(store: Store, geo: Barrel) -> None:
@@ -236,6 +248,25 @@ def test_a_full_disk_refuses_and_recovers_with_nothing_half_stored(tmp_path: Pat
         with Store.open(disk / "store", create=False) as store:
             assert store.barrel("geo").head() == accepted
             assert store.check().problems == []
+
+
+def test_a_store_that_was_refused_for_a_full_disk_is_opened_once_there_is_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        ballast = Ballast(disk)
+        ballast.grow()
+        assert isinstance(refusal(lambda: Store.open(disk / "store")), Unavailable)
+        ballast.drop()
+        Store.open(disk / "store").close()
+
+
+def test_an_error_is_told_also_where_the_database_has_undone_the_transaction_by_itself(store: Store) -> None:
+    def look() -> None:
+        with store.database.snapshot() as connection:
+            # As it does of itself when the disk fails.
+            connection.exec_driver_sql("INSERT OR ROLLBACK INTO meta SELECT * FROM meta")
+
+    assert "UNIQUE constraint failed" in refusal(look).reason
+    assert store.barrels() == []
 
 
 def test_a_backup_onto_a_full_disk_is_refused_and_leaves_nothing(store: Store, geo: Barrel, tmp_path: Path) -> None:

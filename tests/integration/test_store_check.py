@@ -74,6 +74,11 @@ DAMAGES: dict[str, tuple[str, str, bool]] = {
     ),
     "a conflict is forgotten": ("UPDATE docs SET others = NULL WHERE id = 'c'", "has the leaves", True),
     "the conflicts cannot be read": ("UPDATE docs SET others = '[[' WHERE id = 'c'", "has the leaves", True),
+    "what stands beside its only leaf cannot be read": (
+        "UPDATE docs SET others = '[[1]]' WHERE id = 'd9'",
+        "cannot be read",
+        True,
+    ),
     "a winner that never was": ("UPDATE docs SET digest = 'zz' WHERE id = 'd9'", "has the leaves", True),
     "a deletion reads as alive": ("UPDATE docs SET flags = 0 WHERE id = 'd7'", "has the leaves", True),
     "a leaf lost its body": ("UPDATE revs SET body = NULL WHERE doc = 10", "has no body", False),

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import pytest
 from running import until
+from sqlalchemy import Connection
 
 from feeds import Store
+from feeds.errors import Unavailable
 from feeds.storage import checkpoints
 from feeds.storage.checkpoints import Checkpointer
+from feeds.storage.database import Database
 
 
 class ClosingEvent(threading.Event):
@@ -37,3 +40,25 @@ def test_who_closes_while_a_checkpoint_begins_is_not_overlooked(
         checkpointer.hint()
         until(lambda: not checkpointer._thread.is_alive(), "the thread ends")
         checkpointer.close()
+
+
+def test_where_no_connection_can_be_had_the_store_works_and_checkpoints_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checkpoints, "EVERY_S", 0.01)
+    refused = threading.Event()
+    connect = Database.connect
+
+    def grudging(database: Database) -> Connection:
+        if threading.current_thread().name == "spile-checkpoints" and not refused.is_set():
+            refused.set()
+            raise Unavailable("there are no file descriptors left")
+        return connect(database)
+
+    monkeypatch.setattr(Database, "connect", grudging)
+    with Store.open(tmp_path) as store:
+        store.create("geo").put({}, id="x")
+        checkpointer = store._checkpointer
+        assert checkpointer is not None
+        until(lambda: refused.is_set() and checkpointer._connection is not None, "it was tried again")
+        assert store.barrel("geo").get("x").seq == 1

@@ -247,6 +247,7 @@ def test_what_changed_is_found_anew_at_once(geo: Barrel) -> None:
         {"prefix": "a", "from_": 1},
         {"after": "nonsense"},
         {"after": "WyJrIiwwXQ"},
+        {"after": "WyJrIiwwLCIiLCJuIiw5MjIzMzcyMDM2ODU0Nzc1ODA4LCIiXQ"},  # behind document number 2 ** 63
     ],
 )
 def test_queries_that_cannot_be_meant_are_refused(geo: Barrel, query: dict[str, Any]) -> None:

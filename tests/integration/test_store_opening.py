@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, MetaData, create_engine
 
 sys.path.insert(0, str(Path(__file__).parent))
 from store_tools import refusal
@@ -22,7 +24,10 @@ from store_tools import refusal
 from feeds import Store
 from feeds.blobs.migrate import INDEX
 from feeds.errors import BadRequest, NewerSchema, StoreLocked, Unavailable
+from feeds.storage.asking import one_transaction
+from feeds.storage.database import Database
 from feeds.storage.migrate import STORE
+from feeds.storage.refusals import translated
 from feeds.storage.versions import Schema
 
 
@@ -97,6 +102,59 @@ def test_what_is_made_at_once_is_what_the_migrations_lead_to(schema: Schema) -> 
 
     assert tables(schema.make) == tables(schema.upgrade)
     assert ScriptDirectory.from_config(schema.config()).get_heads() == [schema.head]
+
+
+_OLD = """
+revision, down_revision = "0001", None
+"""
+_NEW = """
+from alembic import op
+revision, down_revision = "0002", "0001"
+def upgrade():
+    op.execute("ALTER TABLE notes ADD COLUMN twice INTEGER")
+    op.execute("UPDATE notes SET twice = 2 * id")
+    op.execute("DELETE FROM obstacles")
+"""
+
+
+def test_an_older_schema_is_led_on_and_stays_as_it_is_where_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "versions").mkdir()
+    (tmp_path / "versions" / "v0001.py").write_text(_OLD)
+    (tmp_path / "versions" / "v0002.py").write_text(_NEW)
+    shutil.copy(STORE.folder / "env.py", tmp_path)
+    schema = Schema("What keeps notes", MetaData(), tmp_path, head="0002")
+    with closing(Database(str(tmp_path / "notes"))) as database, database.reading() as connection:
+
+        def run(statement: str) -> list[Any]:
+            result = connection.exec_driver_sql(statement)
+            return list(result.all()) if result.returns_rows else []
+
+        def lead_on() -> None:
+            with translated(), one_transaction(connection, "BEGIN IMMEDIATE"):
+                schema.lead_on(connection)
+
+        run("CREATE TABLE notes (id INTEGER)")
+        run("INSERT INTO notes VALUES (21)")
+        run("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)")
+        run("INSERT INTO alembic_version VALUES ('0001')")
+        assert "no such table: obstacles" in refusal(lead_on).reason
+        assert schema.found(connection) == "0001"
+        assert run("SELECT * FROM notes") == [(21,)]
+        run("CREATE TABLE obstacles (id INTEGER)")
+        lead_on()
+        assert schema.found(connection) == "0002"
+        assert run("SELECT * FROM notes") == [(21, 42)]
+
+
+def test_a_store_that_could_not_be_made_is_made_another_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store.open(tmp_path / "first").close()  # the statements are known by now
+    statements = STORE._statements["sqlite"]
+    for made in (1, len(statements) - 1, len(statements)):
+        monkeypatch.setitem(STORE._statements, "sqlite", [*statements[:made], "INSERT INTO nowhere VALUES (1)"])
+        assert "no such table: nowhere" in refusal(lambda: Store.open(tmp_path / "store")).reason
+    monkeypatch.undo()
+    with Store.open(tmp_path / "store") as store:
+        assert store.create("geo").put({}, id="x").seq == 1
 
 
 def test_a_fresh_store_does_not_wait_for_alembic(tmp_path: Path) -> None:

@@ -187,6 +187,18 @@ def test_commits_wait_for_the_disk_whatever_the_server_says(postgres: Cluster, u
         assert told == [("on",)]
 
 
+def test_transactions_see_what_others_committed_before_each_statement_whatever_the_server_says(
+    postgres: Cluster,
+) -> None:
+    name = postgres.database()
+    postgres.run(f"""ALTER DATABASE "{name}" SET default_transaction_isolation = 'serializable'""")
+    with Store.open(postgres.url(name)) as store:
+        told = store.writer.call(
+            lambda transaction: transaction.execute("SELECT current_setting('transaction_isolation')")
+        )
+        assert told == [("read committed",)]
+
+
 def test_a_question_with_a_character_that_cannot_be_stored_finds_nothing(url: str) -> None:
     with Store.open(url) as store:
         geo = store.create("geo")
