@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self
 
 import msgspec
 
-from feeds.errors import BadRequest
 from feeds.patterns import Pattern
 
 if TYPE_CHECKING:
@@ -26,7 +25,6 @@ __all__ = [
     "FindQuery",
     "Found",
     "GetQuery",
-    "connect",
 ]
 
 _PERCENT_ALONE = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -221,20 +219,3 @@ class Backend(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def connect(url: str | None, database: str | None, *, create: bool = False, blobs: str | None = None) -> Backend:
-    """The service at `url` (as `urls.service_url` takes it), or the store of `database`, opened.
-
-    With `create` a store that is missing is made; `blobs` is where its attachments are. Raises BadRequest if both
-    are given, StoreLocked if another process holds the store, Unavailable if it cannot be opened.
-    """
-    if database is not None:
-        if url is not None:
-            raise BadRequest("--url and --database exclude each other", hint="Give one of them.")
-        from broker.cli.direct import DirectBackend
-
-        return DirectBackend.open(database, create=create, blobs=blobs)
-    from broker.cli.over_http import HttpBackend
-
-    return HttpBackend.at(url)

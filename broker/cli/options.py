@@ -35,7 +35,7 @@ def backend_of(url: str | None, database: str | None, *, create: bool = False, b
         raise typer.BadParameter("--blobs goes with --database")
     if url is not None and database is not None:
         raise typer.BadParameter("--url and --database exclude each other")
-    from broker.cli.backend import connect
+    from broker.cli.connecting import connect
 
     return connect(url, database, create=create, blobs=blobs)
 
