@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from feeds.barrel import Barrel
     from feeds.barrels import BarrelInfo, BarrelSettings
     from feeds.errors import SpileError
+    from feeds.findings import CheckReport
     from feeds.limits import StoreSettings
     from feeds.patterns import Pattern, parse_patterns
     from feeds.positions import FIRST, NOW, Mark, Position, parse_since
     from feeds.rows import ChangesPage, FeedPage, FindPage, Found, LogEntry, Row, Start
     from feeds.storage.backup import Manifest
-    from feeds.storage.checks import CheckReport
     from feeds.storage.reading import Document
     from feeds.store import Store
     from feeds.writes import Outcome, Token, Write, Written
@@ -34,12 +34,12 @@ __getattr__ = names_of(
         "feeds.barrel": ("Barrel",),
         "feeds.barrels": ("BarrelInfo", "BarrelSettings"),
         "feeds.errors": ("SpileError",),
+        "feeds.findings": ("CheckReport",),
         "feeds.limits": ("StoreSettings",),
         "feeds.patterns": ("Pattern", "parse_patterns"),
         "feeds.positions": ("FIRST", "NOW", "Mark", "Position", "parse_since"),
         "feeds.rows": ("ChangesPage", "FeedPage", "FindPage", "Found", "LogEntry", "Row", "Start"),
         "feeds.storage.backup": ("Manifest",),
-        "feeds.storage.checks": ("CheckReport",),
         "feeds.storage.reading": ("Document",),
         "feeds.store": ("Store",),
         "feeds.writes": ("Outcome", "Token", "Write", "Written"),

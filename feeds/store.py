@@ -21,12 +21,12 @@ from feeds.barrel import Barrel
 from feeds.barrels import BarrelInfo, BarrelSettings, barrel_info, check_barrel_name, new_epoch, settings_of
 from feeds.directory import Directory
 from feeds.errors import Exists
+from feeds.findings import CheckReport, Progress
 from feeds.limits import StoreSettings
 from feeds.neighbours import Neighbours
 from feeds.storage.anew import begin_anew
 from feeds.storage.backup import Manifest, backup_of, restore_backup, write_backup
 from feeds.storage.checkpoints import Checkpointer
-from feeds.storage.checks import CheckReport, Progress
 from feeds.storage.cursors import StoredCursors
 from feeds.storage.database import Database
 from feeds.storage.lags import Lags

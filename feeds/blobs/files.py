@@ -40,7 +40,7 @@ from feeds.blobs.values import (
     Tag,
 )
 from feeds.errors import BadEpoch, BadRequest, NotFound, TooLarge
-from feeds.storage.checks import CheckReport
+from feeds.findings import CheckReport
 from feeds.storage.refusals import translated
 from feeds.storage.session import SqliteSession
 

@@ -16,7 +16,7 @@ from feeds.blobs.reading import Reader, spans
 from feeds.blobs.registry import Registry
 from feeds.blobs.values import Damage, Scrubbed, State
 from feeds.errors import BadChecksum, PartialRead, SpileError, Trimmed
-from feeds.storage.checks import PROBLEMS_MAX, CheckReport
+from feeds.findings import PROBLEMS_MAX, CheckReport
 
 _CURSOR = "scrubbed"
 _ROWS_MAX = 256  # at a time

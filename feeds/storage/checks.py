@@ -5,8 +5,8 @@ Reads one moment of the store from end to end, a document at a time, and changes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from sqlalchemy import Connection, and_, func, or_, select
 
 from feeds.attachments.stubs import MARK, hashed, split
 from feeds.errors import Damaged
+from feeds.findings import Findings, Progress
 from feeds.revisions import revision_digest
 from feeds.storage.blobcheck import ContentCheck, RefCheck, stray_problems
 from feeds.storage.indexcheck import IndexCheck
@@ -26,44 +27,7 @@ from feeds.tree import Node, Tree, leaves, ordered_leaves, tree_of
 if TYPE_CHECKING:
     from feeds.store import Store
 
-PROBLEMS_MAX = 10_000  # told in full; of a store that is damaged throughout, more would only fill the memory
 _TELL_EVERY = 1_000  # documents between two calls of the progress callback
-
-Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class CheckReport:
-    """What a check found. `counted` is what was looked at; `repaired` how many of the problems are gone now."""
-
-    problems: list[str]
-    counted: dict[str, int]
-    repaired: int = 0
-
-
-@dataclass(slots=True)
-class Findings:
-    """Problems as text, and what a repair has to look at."""
-
-    problems: list[str] = field(default_factory=list)
-    counted: dict[str, int] = field(default_factory=dict)
-    broken: bool = False  # the file itself: nothing in it can be mended by us
-    leaves: list[tuple[int, str, str]] = field(default_factory=list)  # barrel, its name, document id
-    index: set[int] = field(default_factory=set)  # barrels
-    counts: set[int] = field(default_factory=set)  # barrels
-    logs: set[int] = field(default_factory=set)  # barrels
-    refs: set[int] = field(default_factory=set)  # barrels
-    damaged: list[str] = field(default_factory=list)  # places of contents
-    sound: list[str] = field(default_factory=list)  # the same, told as damaged before
-
-    def add(self, problem: str) -> None:
-        """Tell a problem, as long as there are not too many."""
-        if len(self.problems) < PROBLEMS_MAX:
-            self.problems.append(problem)
-
-    def count(self, what: str, number: int = 1) -> None:
-        """So many more were looked at."""
-        self.counted[what] = self.counted.get(what, 0) + number
 
 
 class Check:

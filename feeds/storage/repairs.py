@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, and_, delete, func, or_, select, update
 
 from feeds.errors import Damaged, SpileError
+from feeds.findings import CheckReport, Findings, Progress
 from feeds.storage.blobcheck import extra_refs, missing_refs
-from feeds.storage.checks import Check, CheckReport, Findings, Progress
+from feeds.storage.checks import Check
 from feeds.storage.indexcheck import extra_rows, given_rows, standing_and_left
 from feeds.storage.schema import (
     CONFLICTS,
