@@ -74,7 +74,7 @@ class EmbeddedBroker:
         self._book = SessionBook(self._state, self._subscriptions, limits, counters)
         self._router = Router(self._subscriptions, gate, limits, self._book.discard)
         self._retained = RetainedMessages(self._state)
-        self._replays = Replays(self._retained, gate, tasks.run)
+        self._replays = Replays(self._retained, self._state, gate, tasks.run)
         self._desk = RequestDesk(requests, self.publish_to, self.offer_to, limits, counters) if requests else None
         self._inbound = Inbound(
             gate=gate, desk=self._desk, router=self._router, retained=self._retained, replays=self._replays,
@@ -171,13 +171,16 @@ class EmbeddedBroker:
             await state.commit()  # raises; nothing is queued that could not be kept
         before = state.awaited
         work = 0
-        for message in batch:
+        for place, message in enumerate(batch):
             targets = router.targets(message.topic, message.qos)
             work += 1 + len(targets)
             if targets or message.retain:
                 publication = _publication(message)
                 if message.retain:
                     self._inbound.retain(publication)
+                elif (clearing := _clearing(batch, place)) is not None:
+                    # Whoever hears this is not told afterwards what was retained before, however long others take.
+                    self._inbound.retain(_publication(clearing))
                 waiting = router.spread(publication, targets)
                 if waiting:
                     await router.finish(publication, waiting)
@@ -274,6 +277,14 @@ def _wanted_qos(session: Session, message: Message) -> int | None:
     """The QoS at which the session gets the message; None where it has not subscribed to its topic."""
     wanted = [qos for wanted, qos in session.filters.items() if matches(wanted, message.topic)]
     return min(message.qos, max(wanted)) if wanted else None
+
+
+def _clearing(batch: Sequence[Message], place: int) -> Message | None:
+    """The next message, if it clears what is retained under the topic of this one."""
+    following = batch[place + 1] if place + 1 < len(batch) else None
+    if following is None or not following.retain or following.topic != batch[place].topic:
+        return None
+    return following if following.payload == b"" else None
 
 
 def _publication(message: Message) -> Publication:

@@ -152,7 +152,7 @@ class Lobby:
         try:
             await self._state.commit()
             if present:
-                await self._book.fetch(session)
+                await self._book.fetch(session, connection)
         except Unavailable as fault:
             connection.will = None
             connection.refuse(packets.UNAVAILABLE, fault.reason)
@@ -178,12 +178,11 @@ class Lobby:
             return
         before = self._state.awaited
         codes: list[int] = []
-        granted: list[str] = []
         for topic_filter, qos in filters:
             reason = self._inbound.reason_against_filter(session, topic_filter)
             if reason is None:
                 self._book.subscribe(session, topic_filter, qos)
-                granted.append(topic_filter)
+                self._replays.owe(session, topic_filter)
                 codes.append(qos)
             else:
                 log.info("%s may not subscribe to %.200r: %s", session.client.name, topic_filter, reason)
@@ -192,8 +191,7 @@ class Lobby:
 
         def answer() -> None:
             connection.send(packets.suback(packet_id, codes))
-            for topic_filter in granted:
-                self._replays.begin(session, topic_filter)
+            self._replays.resume(session)
 
         self._when_durable(connection, before, answer)
 

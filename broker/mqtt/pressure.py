@@ -60,8 +60,11 @@ async def wait_for_room(session: Session, qos: int, limits: BrokerLimits) -> boo
 
 
 async def wait_patiently(session: Session) -> None:
-    """Wait for room with nobody else waiting behind: as long as it takes, or until the client is gone."""
-    while session.full and session.connection is not None:
+    """Wait until half of the queue is free, as long as it takes, or until the client is gone.
+
+    For what nobody waits behind: the other half is for what comes meanwhile, which may not wait as long.
+    """
+    while session.half_full and session.connection is not None:
         await _room(session, None)
 
 
@@ -80,11 +83,12 @@ def lose(session: Session, messages: int) -> None:
 
 
 def cut(session: Session, counters: Counters) -> None:
-    """Disconnect a session that is full and does not read."""
+    """Disconnect a session that is full and does not read, also where it is leaving and could read the rest."""
     connection = session.connection
-    if connection is not None and not connection.closing:
-        counters.disconnected_slow += 1
-        connection.abort("it does not read what it has subscribed to")
+    if connection is None:
+        return
+    counters.disconnected_slow += not connection.closing
+    connection.abort("it does not read what it has subscribed to")
 
 
 async def _room(session: Session, patience_s: float | None) -> bool:

@@ -37,6 +37,13 @@ class Delivery:
     released: bool = False  # QoS 2: the client has it, and is to forget the id
 
 
+@dataclass(slots=True, eq=False)
+class Replay:
+    """How far what is retained was told to one subscription. Whoever subscribes again begins another one."""
+
+    key: bytes = b""
+
+
 @dataclass(slots=True)
 class Counters:
     """What has happened since the broker started."""
@@ -109,7 +116,7 @@ class Session:
         self.loading = False  # what was kept is still being read; nothing newer may overtake it
         # Ids of QoS 2 publications not yet released; None when nothing is left to be done for one.
         self.received: dict[int, asyncio.Future[None] | None] = {}
-        self.replays: dict[str, bytes] = {}  # retained messages still to be told: filter -> key
+        self.replays: dict[str, Replay] = {}  # by filter, while there is something retained to be told
         self.seen = 0.0  # when a persistent session was last connected, in Unix time
         self.room: asyncio.Future[None] | None = None  # done when half of the queue is free, or nobody is there
         self.lossy_until = 0.0  # until then nobody waits for this session at QoS 0
@@ -125,6 +132,12 @@ class Session:
     def full(self) -> bool:
         """Whether the queue takes nothing more for now. One message always fits into an empty queue."""
         return len(self.queue) >= self._limits.queue_messages or self.queue_bytes >= self._limits.queue_bytes
+
+    @property
+    def half_full(self) -> bool:
+        """Whether more than half of the queue is taken."""
+        limits = self._limits
+        return len(self.queue) * 2 > limits.queue_messages or self.queue_bytes * 2 > limits.queue_bytes
 
     @property
     def overkept(self) -> bool:
@@ -243,6 +256,10 @@ class Session:
             delivery.released = True
             if delivery.row:
                 self._state.change(_RELEASE, self.number, delivery.row)
+                whole = delivery.publication
+                delivery.publication = Publication(whole.topic, b"", whole.qos)
+                self.kept_bytes -= len(whole.payload)
+                self.in_flight_bytes -= len(whole.payload)
 
     def detach(self) -> None:
         """The connection has ended: what is not kept is gone, what is under way is kept with its id."""
@@ -268,10 +285,7 @@ class Session:
 
     def _tell_room(self) -> None:
         room = self.room
-        half_empty = (
-            len(self.queue) * 2 <= self._limits.queue_messages and self.queue_bytes * 2 <= self._limits.queue_bytes
-        )
-        if room is not None and (half_empty or self.connection is None):
+        if room is not None and (not self.half_full or self.connection is None):
             self.room = None
             if not room.done():
                 room.set_result(None)

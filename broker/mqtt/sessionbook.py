@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from broker.mqtt.contract import Client
 from broker.mqtt.frames import Publication
 from broker.mqtt.limits import BrokerLimits
-from broker.mqtt.session import Counters, Delivery, Session
+from broker.mqtt.session import Counters, Delivery, Replay, Session
 from broker.mqtt.statefile import StateFile
 from broker.mqtt.subscriptions import Subscriptions
 from feeds.errors import Overloaded
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from broker.mqtt.connection import Connection
 
 log = logging.getLogger("spile.mqtt")
+
+SEEN_S = 3600.0  # how old what is stored of a client that is connected may be
 
 
 class SessionBook:
@@ -84,17 +86,14 @@ class SessionBook:
         session.loading = present
         session.first_new_row = session.next_row
         if session.persistent:
-            session.seen = self._now()
-            self._state.change(
-                "UPDATE sessions SET seen = ? WHERE id = ?", session.seen, session.number, awaited=True
-            )
+            self._is_seen(session, awaited=True)
         return session, present
 
-    async def fetch(self, session: Session) -> None:
-        """Put what was kept for a resumed session before whatever came since."""
+    async def fetch(self, session: Session, connection: Connection) -> None:
+        """Put what was kept for a session that this connection resumes before whatever came since."""
         number, before = session.number, session.first_new_row
-        deliveries = await self._state.read(lambda connection: _read_queue(connection, number, before))
-        if session.connection is not None and session.loading:
+        deliveries = await self._state.read(lambda state: _read_queue(state, number, before))
+        if session.connection is connection and session.loading:  # else more is kept by now, and another one fetches
             for delivery in deliveries:
                 session.last_packet_id = max(session.last_packet_id, delivery.packet_id)
             session.restore(deliveries)
@@ -125,8 +124,7 @@ class SessionBook:
         """The session's connection has ended."""
         session.detach()
         if session.persistent:
-            session.seen = self._now()
-            self._state.change("UPDATE sessions SET seen = ? WHERE id = ?", session.seen, session.number)
+            self._is_seen(session)
         else:
             self._remove(session)
 
@@ -141,11 +139,19 @@ class SessionBook:
             self._remove(session)
 
     def expire(self) -> None:
-        """End the persistent sessions that nobody came back to in time."""
-        oldest = self._now() - self._limits.session_kept_s
+        """End the persistent sessions that nobody came back to in time. To be called often."""
+        now = self._now()
+        oldest = now - self._limits.session_kept_s
+        for session in self:  # who is there now was seen lately, should the broker die
+            if session.persistent and session.connection is not None and now - session.seen > SEEN_S:
+                self._is_seen(session)
         for session in [s for s in self if s.persistent and s.connection is None and s.seen < oldest]:
             log.info("the session of %s has expired", session.client.name)
             self._remove(session)
+
+    def _is_seen(self, session: Session, *, awaited: bool = False) -> None:
+        session.seen = self._now()
+        self._state.change("UPDATE sessions SET seen = ? WHERE id = ?", session.seen, session.number, awaited=awaited)
 
     def _new(self, client: Client, *, persistent: bool) -> Session:
         number = 0
@@ -180,9 +186,11 @@ class SessionBook:
             session = Session(Client.of(user, client_id), number, self._state, self._limits, self._counters)
             session.seen = seen
             sessions[number] = session
-        for number, topic_filter, qos in connection.execute("SELECT session, filter, qos FROM filters"):
+        for number, topic_filter, qos, key in connection.execute("SELECT session, filter, qos, replay FROM filters"):
             if number in sessions:
                 sessions[number].filters[topic_filter] = qos
+                if key is not None:
+                    sessions[number].replays[topic_filter] = Replay(key)
         for number, packet_id in connection.execute("SELECT session, packet_id FROM received"):
             if number in sessions:
                 sessions[number].received[packet_id] = None

@@ -21,7 +21,7 @@ T = TypeVar("T")
 log = logging.getLogger("spile.mqtt.state")
 
 FILE = "mqtt.sqlite3"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 LAZY_S = 0.2  # until a change is committed that nobody waits for
 RETRY_S = 1.0  # between tries to write what the disk did not take
 
@@ -37,6 +37,9 @@ CREATE TABLE received (session INTEGER NOT NULL, packet_id INTEGER NOT NULL,
     PRIMARY KEY (session, packet_id)) WITHOUT ROWID;
 CREATE TABLE retained (key BLOB PRIMARY KEY, qos INTEGER NOT NULL, payload BLOB NOT NULL);
 """
+
+# Since version 2: up to where a filter was told what is retained; NULL: all of it.
+_REPLAYS = "ALTER TABLE filters ADD COLUMN replay BLOB"
 
 # Every statement may be repeated, since a group whose commit failed is written again.
 _ADD_ROW = "INSERT OR REPLACE INTO queued (session, row, topic, payload, qos, retain) VALUES (?, ?, ?, ?, ?, ?)"
@@ -252,7 +255,8 @@ class StateFile:
                 raise Unavailable(f"The MQTT broker's state {place} cannot be opened: {fault}") from fault
             raise Damaged(
                 f"The MQTT broker's state {place} is damaged: {fault}",
-                hint="Move the file away; stored MQTT sessions and retained messages are lost with it.",
+                hint="Move the file away; stored MQTT sessions and retained messages are lost with it. A barrel whose"
+                " `retain` is turned off and on again has its documents retained anew.",
             ) from fault
         except NewerSchema:
             if connection is not None:
@@ -273,5 +277,7 @@ def _prepare(connection: sqlite3.Connection, place: str) -> None:
     if version == 0:
         for statement in _SCHEMA.split(";"):
             connection.execute(statement)
+    if version < SCHEMA_VERSION:
+        connection.execute(_REPLAYS)
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
     connection.execute("COMMIT")

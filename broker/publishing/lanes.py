@@ -33,17 +33,29 @@ class Lane:
     head_told: int = -1
     head_told_at: float = 0.0
     behind_since: float | None = None
+    _behind: int = 0  # the head when that began
     _ahead: asyncio.Task[Page | None] | None = None
+
+    def is_behind(self, now: float) -> bool:
+        """Whether something is to be told. `behind_since` begins anew when all that was there at its time is told."""
+        if self.told >= self.head:
+            self.behind_since = None
+        elif self.behind_since is None or self.told >= self._behind:
+            self.behind_since, self._behind = now, self.head
+        return self.told < self.head
 
     async def read(self, ask: Ask) -> Page | None:
         """The page behind what was told; None where a part of that is forgotten already."""
         ahead, self._ahead = self._ahead, None
         if ahead is not None:
             try:
-                return await ahead
+                early = await ahead
             except SpileError as error:
                 if not error.retryable:
                     raise
+            else:
+                if early is None or early[1] > self.told:
+                    return early  # else there was nothing yet when it was read
         page: Page | None = await ask(lambda: _page(self.barrel, self.told))
         return page
 

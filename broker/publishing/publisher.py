@@ -249,13 +249,13 @@ class LogPublisher:
     async def _reopen(self, name: str) -> None:
         """A barrel whose settings changed, or that came or went."""
         self._hints.pop(name, None)  # it may be of the barrel that had this name before
-        lane = self._lanes.get(name)
+        lane = self._lanes.pop(name, None)
         if lane is not None:
             await lane.let_go()
             await self._save_lanes([lane])
-            await self._retaining.dropped(lane.barrel, lane.topics)
-            del self._lanes[name]
         opened = await self._open(name)
+        if lane is not None:  # and not before, so that it is not dropped in between
+            await self._retaining.dropped(lane.barrel, lane.topics)
         unfinished = self._again.pop(name, None) is not None
         if opened is not None and lane is not None and opened.barrel.epoch == lane.barrel.epoch:
             opened.began = lane.began
@@ -265,11 +265,8 @@ class LogPublisher:
     async def _advance(self, lane: Lane) -> bool:
         """Tell the next page of a barrel's log; whether there was one."""
         lane.head = max(lane.head, self._hints.pop(lane.barrel.name, 0))
-        if lane.told >= lane.head:
-            lane.behind_since = None
+        if not lane.is_behind(self._clock()):
             return False
-        if lane.behind_since is None:
-            lane.behind_since = self._clock()
         try:
             if not lane.barrel.settings.retain and not self._publisher.wants(lane.topics.base):
                 await lane.let_go()

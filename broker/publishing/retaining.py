@@ -37,6 +37,7 @@ class Retaining:
         self._store = store
         self._publish = publish
         self._ask = ask
+        self._broker = broker
         self._prefix = f"retained:{broker}:"
         self._bytes_max = bytes_max
         self._left: set[str] = set()  # names whose head was left to the barrel that had taken the name by then
@@ -85,6 +86,9 @@ class Retaining:
         key = self._key(barrel)
         note = await self._ask(lambda: self._store.note(key))
         after = "" if note is not None and _decode(note)[0] else None
+        if after is not None:
+            told = await self._ask(lambda: self._store.publisher_position(self._broker, barrel))
+            await self._clear_purged(barrel, topics, told or 0)
         while after is not None:
             ids = await self._ask(partial(barrel.ids_after, after, _PAGE))
             await self._publish([topics.clear(each) for each in ids])

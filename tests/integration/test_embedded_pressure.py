@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from broker.mqtt import lobby
 from broker.mqtt.contract import Message
 from broker.mqtt.embedded import EmbeddedBroker
 from broker.mqtt.limits import BrokerLimits
@@ -21,6 +23,7 @@ from .mqtt_tools import (
     ack_packet,
     messages,
     numbers,
+    packet,
     publish_packet,
     serving,
     subscribe_packet,
@@ -98,6 +101,25 @@ async def test_while_one_publisher_waits_others_go_on(broker: EmbeddedBroker) ->
     assert not flood.done()
     await asyncio.wait_for(flood, 5)
     assert broker.stats().disconnected_slow == 1
+
+
+async def test_who_says_goodbye_and_does_not_read_the_rest_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lobby, "LINGER_S", 1_000.0)
+    async with serving(limits=BrokerLimits(queue_messages=10, queue_bytes=16 << 20, stall_s=0.2)) as broker:
+        for listening in broker._servers[0].sockets:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8_192)
+        leaving = await RawClient.connect(broker.port, "leaving", receive_bytes=4_096)
+        await leaving.subscribe(("barrels/#", 1))
+        session = broker._book.get("anonymous/leaving")
+        assert session is not None and session.connection is not None
+        connection = session.connection
+        await broker.publish(messages(5, size=200_000))
+        await until(lambda: connection._congested)
+        while not session.full:
+            await broker.publish(messages(1))
+        await leaving.send(packet(0xE0, b""))
+        await until(lambda: connection.closing)
+        await asyncio.wait_for(broker.publish(messages(1)), 30)
 
 
 async def test_a_persistent_reader_that_was_cut_finds_what_was_kept(broker: EmbeddedBroker) -> None:

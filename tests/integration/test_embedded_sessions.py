@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sqlite3
 import sys
 import threading
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -21,16 +23,20 @@ from broker.mqtt.statefile import FILE
 from feeds.errors import NewerSchema, StoreLocked, Unavailable
 
 from .mqtt_tools import (
+    CONNACK,
     PUBCOMP,
+    PUBLISH,
     PUBREC,
     PUBREL,
     Heard,
     RawClient,
     ack_packet,
+    connect_packet,
     leave_no_client,
     messages,
     numbers,
     publish_packet,
+    read_heard,
     serving,
     until,
 )
@@ -146,6 +152,54 @@ async def test_what_comes_during_a_reconnect_does_not_overtake_what_was_kept(bro
     assert await client.hear_until_quiet() == []
 
 
+async def test_what_comes_while_a_login_is_cut_short_comes_with_the_next_one(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await RawClient.connect(broker.port, "c", clean=False)
+    await client.subscribe(("barrels/#", 1))
+    await client.disconnect()
+    numbered = messages(10)
+    await broker.publish(numbered[:5])
+    read, goes_on, looked = broker._state.read, asyncio.Event(), list[object]()
+
+    async def slow(query: Callable[[sqlite3.Connection], object]) -> object:
+        looked.append(found := await read(query))
+        await goes_on.wait()
+        return found
+
+    monkeypatch.setattr(broker._state, "read", slow)
+    first = await RawClient.open(broker.port)
+    await first.send(connect_packet("c", clean=False))
+    await until(lambda: len(looked) == 1)
+    await broker.publish(numbered[5:])
+    second = await RawClient.open(broker.port)
+    await second.send(connect_packet("c", clean=False))
+    await until(lambda: len(looked) == 2)
+    goes_on.set()
+    await second.expect(CONNACK)
+    assert numbers(await second.hear(10)) == list(range(10))
+
+
+async def test_what_is_kept_of_a_message_that_was_only_to_be_released_is_counted_as_it_is(
+    broker: EmbeddedBroker,
+) -> None:
+    client = await RawClient.connect(broker.port, "c", clean=False, acking=False)
+    await client.subscribe(("a", 2))
+    await broker.publish([Message("a", b"x" * 1_000, 2)])
+    heard = read_heard(await client.expect(PUBLISH))
+    await client.send(ack_packet(PUBREC, heard.packet_id))
+    await client.expect(PUBREL)
+    await client.vanish()
+    session = broker._book.get("anonymous/c")
+    assert session is not None
+    await until(lambda: session.connection is None)
+    client = await RawClient.connect(broker.port, "c", clean=False, acking=False)
+    await client.expect(PUBREL)
+    await client.send(ack_packet(PUBCOMP, heard.packet_id))
+    await until(lambda: session.kept == 0)
+    assert (session.kept_bytes, session.in_flight_bytes) == (0, 0)
+
+
 async def test_a_clean_connect_erases_what_was_kept(broker: EmbeddedBroker) -> None:
     client = await RawClient.connect(broker.port, "c", clean=False)
     await client.subscribe(("a", 1))
@@ -225,6 +279,22 @@ async def test_a_session_nobody_came_back_to_expires(tmp_path: Path) -> None:
     async with serving(tmp_path) as broker:
         broker._book.expire()
         assert broker.stats().sessions == 0
+
+
+async def test_a_session_does_not_expire_for_having_been_connected_for_long_when_the_broker_died(
+    tmp_path: Path,
+) -> None:
+    weeks_later = time.time() + 20 * 86_400
+    async with serving(tmp_path / "state") as broker:
+        await RawClient.connect(broker.port, "c", clean=False)
+        broker._book._now = lambda: weeks_later
+        broker._book.expire()
+        await broker._state.commit()
+        shutil.copytree(tmp_path / "state", tmp_path / "found after the crash")
+    async with serving(tmp_path / "found after the crash") as broker:
+        broker._book._now = lambda: weeks_later + 60
+        broker._book.expire()
+        assert (await RawClient.connect(broker.port, "c", clean=False)).present
 
 
 async def test_persistent_sessions_are_limited(tmp_path: Path) -> None:
