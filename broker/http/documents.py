@@ -15,7 +15,8 @@ from broker.http.answers import Answer, AnyAnswer, Header, encode_json, etag, re
 from broker.http.call import Call
 from broker.http.endpoint import route
 from broker.http.intake import body_through
-from broker.http.nested import READ_OPTIONS, WRITE_OPTIONS, read_search, whose_headers, write_reach
+from broker.http.nested import READ_OPTIONS, WRITE_OPTIONS, passed_on, read_search, whose_headers, write_reach
+from broker.http.presence import while_there
 from broker.http.related import RELATED, boundary_of, read_related
 from broker.http.with_contents import inlined_answer, related_answer, wants_related
 from broker.nested import PARTLY, not_kept, shown
@@ -193,7 +194,7 @@ async def _write(call: Call, barrel: Barrel, write: Write, token: Token | None, 
         return _written_answer(await _written(call, barrel, write, token, conditional))
     with call.nest.place():
         written = await _written(call, barrel, write, token, conditional)
-        told = await call.nest.pass_on(barrel, written.id, written.rev, reach)
+        told = await passed_on(call, barrel, written.id, written.rev, reach)
     return _written_answer(written, told)
 
 
@@ -221,7 +222,7 @@ async def _found_elsewhere(call: Call, barrel: Barrel, id: str, rev: str | None,
         call.allow("write", barrel.name, document_path(id))
         call.check_deliberate()
     with call.nest.place():
-        told = await call.nest.look_further(barrel, id, rev, search)
+        told = await while_there(call, call.nest.look_further(barrel, id, rev, search), "spile-http-look")
     if not isinstance(told.doc, msgspec.Raw):
         raise not_found(id, told)
     return told

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from broker.http.answers import Answer, Header, encode_json
 from broker.http.call import Call
 from broker.http.endpoint import route
 from broker.http.options import Options
+from broker.http.presence import while_there
 from broker.nested import reach_of, search_of
+from feeds import Barrel
 from feeds.body import check_id
 from feeds.paths import id_levels
-from listeners.nested import Reach, ReadAsked, ReadTold, Search, WriteAsked
+from listeners.nested import Reach, ReadAsked, ReadTold, Search, WriteAsked, WriteTold
 from listeners.nested.messages import read_asked
 from listeners.nested.reach import DEPTH_MAX, SECONDS_MAX, WANTED_MAX, Order
 
@@ -44,6 +47,13 @@ def whose_headers(told: ReadTold) -> list[Header]:
     return headers
 
 
+async def passed_on(
+    call: Call, barrel: Barrel, id: str, rev: str, reach: Reach, seen: Sequence[str] = ()
+) -> WriteTold:
+    """Pass on a revision that is here, for as long as the client waits for it."""
+    return await while_there(call, call.nest.pass_on(barrel, id, rev, reach, seen), "spile-http-pass-on")
+
+
 async def p2p_write(call: Call) -> Answer:
     """Pass on a revision that is here."""
     call.admit()
@@ -53,7 +63,7 @@ async def p2p_write(call: Call) -> Answer:
     barrel = call.services.store.barrel(name)
     with call.nest.place():
         await call.in_thread(lambda: barrel.get(asked.id, rev=asked.rev))
-        return Answer(200, encode_json(await call.nest.pass_on(barrel, asked.id, asked.rev, reach, asked.seen)))
+        return Answer(200, encode_json(await passed_on(call, barrel, asked.id, asked.rev, reach, asked.seen)))
 
 
 async def p2p_read(call: Call) -> Answer:
@@ -67,7 +77,8 @@ async def p2p_read(call: Call) -> Answer:
         call.allow("write", name, path)
     barrel = call.services.store.barrel(name)
     with call.nest.place():
-        return Answer(200, encode_json(await call.nest.look(barrel, asked.id, asked.rev, search, asked.seen)))
+        looking = call.nest.look(barrel, asked.id, asked.rev, search, asked.seen)
+        return Answer(200, encode_json(await while_there(call, looking, "spile-http-look")))
 
 
 def _depth(options: Options) -> int | None:

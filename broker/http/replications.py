@@ -5,12 +5,12 @@ They are the operator's: whoever may have the service read from and write to any
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from broker.http.answers import Answer, json_answer
-from broker.http.call import Call, ClientGone
+from broker.http.call import Call
 from broker.http.endpoint import route
+from broker.http.presence import while_there
 from broker.replication.task import Asked, Secrets, Task, task_of
 from broker.replication.tasks import Tasks
 from feeds.errors import Unavailable
@@ -62,17 +62,7 @@ async def cancel(call: Call) -> Answer:
 
 async def ended(call: Call, tasks: Tasks, task: Task, secrets: Secrets) -> dict[str, Any]:
     """Replicate once, as long as the client waits for it."""
-    running = asyncio.create_task(tasks.run(task, secrets, call.who), name="spile-http-replication")
-    gone = asyncio.create_task(call.gone(), name="spile-http-gone")
-    try:
-        await asyncio.wait({running, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not running.done():
-            raise ClientGone
-        return await running
-    finally:
-        gone.cancel()
-        running.cancel()
-        await asyncio.wait({running, gone})
+    return await while_there(call, tasks.run(task, secrets, call.who), "spile-http-replication")
 
 
 def tasks_of(call: Call) -> Tasks:
