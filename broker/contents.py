@@ -19,8 +19,9 @@ from typing import Any
 from broker.health import PartHealth, told_of
 from broker.perseverance import Perseverance, Undertaking
 from feeds import Store
-from feeds.attachments.blobs import folder_of
+from feeds.attachments.removing import folder_of
 from feeds.blobs import CHUNK_BYTES_MAX
+from feeds.blobs.handles import refusal
 from feeds.errors import SpileError
 
 log = logging.getLogger("spile.contents")
@@ -133,15 +134,22 @@ class ContentsPart:
         blobs = self._store.blobs
         names = {"blobs": "contents", "blob_bytes": "bytes", "blob_refs": "refs", "blobs_damaged": "damaged"}
         counts = {names[name]: count for name, count in blobs.rows.counts().items()}
-        folder = self._folder
-        if folder is not None and folder.is_dir():
-            counts["free_bytes"] = shutil.disk_usage(folder).free
-            files = folder / "files"
-            if files.is_dir():
-                with os.scandir(files) as entries:
-                    counts["files"] = sum(1 for _ in entries)
-        self._looked = counts
+        try:
+            self._looked = {**counts, **self._on_disk()}
+        except OSError as error:
+            raise refusal(error, "looking at the folder") from error
         self._working = {_short(name): value for name, value in blobs.stats().items()}
+
+    def _on_disk(self) -> dict[str, int]:
+        folder = self._folder
+        if folder is None or not folder.is_dir():
+            return {}
+        counts = {"free_bytes": shutil.disk_usage(folder).free}
+        files = folder / "files"
+        if files.is_dir():
+            with os.scandir(files) as entries:
+                counts["files"] = sum(1 for _ in entries)
+        return counts
 
 
 def _short(name: str) -> str:

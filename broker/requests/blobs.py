@@ -97,8 +97,8 @@ async def blob_drop(serving: Serving, asked: Asked) -> Result:
             serving.allow(asked, "write", _path(drop.doc))
             barrel, named = serving.barrel(asked), drop.upload
             id = serving.names.id(asked.client.name, barrel.name, named)
-            serving.names.forget((asked.client.name, barrel.name, named))
             dropped = await serving.in_thread(_give_up, serving, barrel.name, id, asked.who)
+            serving.names.forget((asked.client.name, barrel.name, named))
             return encode_json({"upload": named, "dropped": dropped}), body.token
 
 

@@ -5,12 +5,9 @@ Rows are in `feeds.storage`, bytes in `feeds.blobs`, which is opened when it is 
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import threading
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from feeds.attachments.given import Given
+from feeds.attachments.removing import Removed, Removing
+from feeds.attachments.removing import Where as Where
 from feeds.attachments.stubs import Content
 from feeds.blobs.contents import LOST, Contents, Stored
 from feeds.errors import BadRequest, NotFound, SpileError
@@ -27,6 +26,7 @@ from feeds.storage.blobrows import Blob, StoredBlobs
 from feeds.storage.collector import Collector
 from feeds.storage.database import Database
 from feeds.storage.statements import Statements
+from feeds.storage.transaction import Transaction
 from feeds.storage.writer import Writer
 
 logger = logging.getLogger("spile.blobs")
@@ -37,8 +37,6 @@ SCRUB_BYTES = 60 * SCRUB_BYTES_PER_SECOND  # of one round of upkeep, if there is
 HEAD_BYTES = 64 * 1024  # up to this a content is hashed before it is written: the same again costs no disk
 MENDED_BY = "Attach the same file again, which mends it everywhere, or restore a backup."
 _TOGETHER = 32  # small contents on their way to the disk at once: they share its syncs
-
-Where = Contents | Path | str
 
 
 class Blobs:
@@ -65,7 +63,7 @@ class Blobs:
         self._opening = threading.Lock()
         self._contents: Contents | None = None
         self._threads: ThreadPoolExecutor | None = None
-        self._reading: Counter[str] = Counter()
+        self._removing = Removing(where)
         self._leftovers_at = clock()
 
     # -- where they are
@@ -175,8 +173,15 @@ class Blobs:
             stored = incoming.finish()
         return self.accept(stored, announced, name)
 
-    def accept(self, stored: Stored, announced: Given | None = None, name: str | None = None) -> Content:
-        """Take a complete copy that agrees with what was announced; any other is removed, and refused."""
+    def accept(
+        self,
+        stored: Stored,
+        announced: Given | None = None,
+        name: str | None = None,
+        first: Callable[[Transaction], None] | None = None,
+    ) -> Content:
+        """Take a complete copy that agrees with what was announced; any other is removed, and refused. `first` is as
+        for `StoredBlobs.keep`."""
         content = content_of(stored)
         if announced is not None:
             try:
@@ -184,16 +189,16 @@ class Blobs:
             except SpileError:
                 self._drop([stored.place])
                 raise
-        return self.adopt([stored])[0]
+        return self.adopt([stored], first)[0]
 
-    def adopt(self, stored: Sequence[Stored]) -> list[Content]:
+    def adopt(self, stored: Sequence[Stored], first: Callable[[Transaction], None] | None = None) -> list[Content]:
         """Remember complete copies; those of contents that are here already are removed."""
         contents = [content_of(each) for each in stored]
         copies = {content.sha256: (content, each.place) for content, each in zip(contents, stored, strict=True)}
         doubles = [each.place for each in stored]
         for _, place in copies.values():
             doubles.remove(place)
-        self._drop(doubles + self.rows.keep(copies))
+        self._drop(doubles + self.rows.keep(copies, first))
         return contents
 
     def _drop(self, places: Sequence[str]) -> None:
@@ -231,7 +236,7 @@ class Blobs:
     def _pieces(self, blob: Blob, offset: int, end: int) -> Iterator[bytes]:
         while offset < end:
             try:
-                with self._in_use(blob.place):
+                with self._removing.in_use(blob.place):
                     for piece in self.contents.read(blob.place, offset, end - offset):
                         yield piece
                         offset += len(piece)
@@ -252,40 +257,17 @@ class Blobs:
             digest=blob.content.digest,
         ) from error
 
-    @contextmanager
-    def _in_use(self, place: str) -> Iterator[None]:
-        with self._guard:
-            self._reading[place] += 1
-        try:
-            yield
-        finally:
-            with self._guard:
-                self._reading[place] -= 1
-                if not self._reading[place]:
-                    del self._reading[place]
-
     # -- upkeep
 
-    def remove(self, places: Sequence[str]) -> list[str]:
-        """Remove the bytes of copies that stand in the trash, but for those that are being read; which are gone."""
-        gone: list[str] = []
-        with self._held(fcntl.LOCK_EX | fcntl.LOCK_NB) as is_free:
-            for place in places if is_free else ():
-                with self._guard:
-                    if place in self._reading:
-                        continue
-                try:
-                    self.contents.remove(place)
-                except SpileError as error:
-                    logger.warning("the bytes of a content that nobody names stay for now: %s", error)
-                    break
-                gone.append(place)
-        return gone
+    def remove(self, places: Sequence[str]) -> Removed:
+        """Remove the bytes of copies that stand in the trash, but for those that are being read."""
+        return self._removing.remove(places, lambda place: self.contents.remove(place))
 
     @contextmanager
     def holding(self) -> Iterator[None]:
-        """Nothing is removed for good meanwhile, by whichever process of this machine."""
-        with self._held(fcntl.LOCK_SH):
+        """Nothing is removed for good meanwhile: by this process, and where contents are in a folder by any of this
+        machine."""
+        with self._removing.holding():
             yield
 
     @contextmanager
@@ -297,16 +279,6 @@ class Blobs:
         with self.holding():
             yield self.contents
 
-    @contextmanager
-    def _held(self, how: int) -> Iterator[bool]:
-        """With a lock between those who remove and those who need that everything stays."""
-        folder = folder_of(self._where)
-        if folder is None or not folder.is_dir():
-            yield True
-            return
-        with hold(folder, how) as is_mine:
-            yield is_mine
-
     def round(self, *, scrub_bytes: int = SCRUB_BYTES) -> dict[str, int]:
         """A bounded part of upkeep: collecting, scrubbing, and once in an hour what crashes left. Without
         `scrub_bytes` nothing is scrubbed, for who calls `scrub` itself."""
@@ -317,8 +289,9 @@ class Blobs:
         contents = self.contents  # Unavailable while it is away, whether or not there is anything to do with it
         if scrub_bytes:
             done["blobs_damaged"] = self.scrub(scrub_bytes)
-        if self._clock() - self._leftovers_at >= LEFTOVERS_EVERY:
-            self._leftovers_at = self._clock()
+        now = self._clock()
+        if not 0 <= now - self._leftovers_at < LEFTOVERS_EVERY:
+            self._leftovers_at = now
             done["blob_leftovers"] = contents.leftovers(self.rows.known)
         return done
 
@@ -353,26 +326,3 @@ def _head(pieces: Iterator[bytes]) -> tuple[bytes, bool]:
             return bytes(head), True
         head += piece
     return bytes(head), False
-
-
-def folder_of(where: Where | None) -> Path | None:
-    """The folder of this machine that contents are in, if that is where they are."""
-    if isinstance(where, Path):
-        return where
-    return Path(where) if isinstance(where, str) and "://" not in where else None
-
-
-@contextmanager
-def hold(folder: Path, how: int) -> Iterator[bool]:
-    """A lock of `flock`'s on a folder of contents: shared by those who need that all stays, exclusive for those who
-    remove; whether it is held, where it was not waited for. It ends with its process."""
-    handle = os.open(folder / "hold", os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, how)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-    finally:
-        os.close(handle)

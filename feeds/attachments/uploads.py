@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import re
-import threading
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from feeds.attachments.blobs import Blobs
 from feeds.attachments.given import Given, read_digest
 from feeds.attachments.stubs import Content
-from feeds.blobs.contents import Incoming
+from feeds.attachments.uploads_open import Opened, OpenUploads
+from feeds.blobs.contents import Stored
 from feeds.body import check_id
 from feeds.errors import BadRequest, Conflict, NotFound, Overloaded, SpileError, TooLarge
 from feeds.naming import new_id
@@ -29,7 +29,6 @@ from feeds.storage.writer import Writer
 logger = logging.getLogger("spile.blobs")
 
 UPLOADS_KEPT = 24 * 3600.0  # seconds without a word: a client that was offline overnight goes on
-OPEN_MAX = 32  # kept open between requests, so that going on needs no reading; each has threads of its own
 TOUCH_EVERY = 60.0  # seconds: a row need not be written for every part
 PAGE_MAX = 1_000
 UNFINISHED_MAX = 10_000  # of one caller in one barrel
@@ -66,13 +65,6 @@ class Begun:
     is_finished: bool
 
 
-@dataclass(slots=True, eq=False)
-class _Open:
-    incoming: Incoming
-    touched: float
-    used: threading.Lock = field(default_factory=threading.Lock)
-
-
 class Uploads:
     """The uploads of one store. Thread-safe; one request at a time goes on with each."""
 
@@ -89,8 +81,7 @@ class Uploads:
         self._writer = writer
         self._clock = clock
         self._sql = upload_statements(statements)
-        self._guard = threading.Lock()
-        self._open: dict[str, _Open] = {}
+        self._open = OpenUploads()
 
     def start(
         self,
@@ -129,7 +120,7 @@ class Uploads:
         except BaseException:
             incoming.abort()
             raise
-        self._put_aside(id_, _Open(incoming, now))
+        self._open.put_aside(id_, Opened(incoming, now))
         return Upload(id_, 0, length, doc=doc)
 
     def find(self, barrel: int, id: str, who: str = "") -> Begun:
@@ -154,13 +145,11 @@ class Uploads:
         if row.blob is not None:
             content = self._content(row.blob)
             return Upload(id, content.length, row.length, content, row.doc)
-        with self._guard:
-            known = self._open.get(id)
-            if known is not None:
-                return Upload(id, known.incoming.size, row.length, doc=row.doc)
-        opened = self._take(row)
-        size = opened.incoming.size
-        self._let_go(id, opened)
+        size = self._open.size(id)
+        if size is None:
+            opened = self._take(row)
+            size = opened.incoming.size
+            self._open.give_back(id, opened)
         return Upload(id, size, row.length, doc=row.doc)
 
     def append(self, barrel: int, id: str, offset: int, pieces: bytes | Iterable[bytes], who: str = "") -> int:
@@ -174,6 +163,7 @@ class Uploads:
             raise Conflict(f"The upload {id} is finished", hint="Start another one.")
         opened = self._take(row)
         try:
+            self._touch(id, opened)
             if offset != opened.incoming.size:
                 raise Conflict(
                     f"The upload {id} has {opened.incoming.size} bytes, and you sent what follows on {offset}",
@@ -182,11 +172,11 @@ class Uploads:
                 )
             for piece in (pieces,) if isinstance(pieces, bytes) else pieces:
                 self._write(id, opened, piece)
+                self._touch(id, opened)
             return opened.incoming.size
         finally:
             if opened.used.locked():
-                self._let_go(id, opened)
-                self._touch(id, opened)
+                self._open.give_back(id, opened)
 
     def finish(self, barrel: int, id: str, who: str = "", *, digest: str | None = None) -> Content:
         """The content that it is; a document may name it by the upload's id from now on. To be repeated freely.
@@ -200,136 +190,113 @@ class Uploads:
         sha256, md5 = read_digest(digest) if digest is not None else (None, None)
         opened = self._take(row)
         try:
+            self._touch(id, opened)
             stored = opened.incoming.finish()
-        except BadRequest:
-            self._let_go(id, opened)
+        except (BadRequest, NotFound):
+            self._open.give_back(id, opened)
             raise
         except BaseException:
-            self._break_off(id, opened)
+            self._open.break_off(id, opened)
             raise
-        self._forget(id, opened)
-        announced = Given(sha256=row.sha256 or sha256, md5=md5, length=row.length)
-        if sha256 is not None and row.sha256 is not None and sha256 != row.sha256:
-            announced = Given(sha256=sha256)
         try:
-            content = self._blobs.accept(stored, announced)
+            return self._finished(row, stored, sha256, md5)
+        finally:
+            self._open.let_go(id, opened)  # nobody was to take it for one that goes on, and give its bytes up
+
+    def _finished(self, row: Any, stored: Stored, sha256: str | None, md5: str | None) -> Content:
+        is_ = stored.sha256.hex()
+        wrong = next((said for said in (row.sha256, sha256) if said not in (None, is_)), None)
+
+        def note(transaction: Transaction) -> None:
+            if not transaction.execute(self._sql.finish, self._clock(), is_, row.id):
+                raise _ended(row.id)
+
+        try:
+            return self._blobs.accept(stored, Given(sha256=wrong, md5=md5, length=row.length), first=note)
         except BadRequest:
-            self._delete(id)
+            self._delete(row.id)
             raise
-        self._writer.call(
-            lambda transaction: transaction.execute(self._sql.finish, self._clock(), content.sha256, id)
-        )
-        return content
 
     def abort(self, barrel: int, id: str, who: str = "") -> None:
         """Give it up."""
-        row = self._row(barrel, id, who)
-        if row.blob is None:
-            opened = self._take(row)
-            self._forget(id, opened)
-            opened.incoming.abort()
-        self._delete(id)
+        state = self._row(barrel, id, who).state
+        self._give_up(id, state, lambda transaction: transaction.execute(self._sql.delete, id))
 
     def expire(self) -> int:
         """Give up what nobody touched for a day; how many."""
-        given_up = 0
         before = self._clock() - UPLOADS_KEPT
         with self._database.reading() as connection:
             old = connection.exec_driver_sql(self._sql.old, (before, _STEP)).all()
-        for id_, state, blob in old:
-            with self._guard:
-                opened = self._open.get(id_)
-                if opened is not None and not opened.used.acquire(blocking=False):
-                    continue
-                self._open.pop(id_, None)
-            try:
-                if opened is not None:
-                    opened.incoming.abort()
-                elif blob is None:
-                    self._blobs.contents.remove(state)
-            except SpileError as error:
-                logger.warning("an upload that nobody goes on with stays for now: %s", error)
-                continue
-            self._delete(id_)
-            given_up += 1
-        return given_up
+        return sum(self._expired(id_, state, before) for id_, state in old)
+
+    def _expired(self, id_: str, state: str, before: float) -> bool:
+        try:
+            return self._give_up(
+                id_, state, lambda transaction: transaction.execute(self._sql.delete_old, id_, before)
+            )
+        except Conflict:
+            return False
 
     def close(self) -> None:
         """Make durable what came so far, so that it can be gone on with."""
-        with self._guard:
-            left, self._open = self._open, {}
-        for opened in left.values():
-            with opened.used:
-                _suspend(opened)
+        self._open.close()
 
     # -- one at a time
 
-    def _write(self, id_: str, opened: _Open, piece: bytes) -> None:
+    def _write(self, id_: str, opened: Opened, piece: bytes) -> None:
         try:
             opened.incoming.write(piece)
         except (TooLarge, BadRequest):
             raise
         except BaseException:
-            self._break_off(id_, opened)
+            self._open.break_off(id_, opened)
             raise
-
-    def _break_off(self, id_: str, opened: _Open) -> None:
-        """It cannot be written to any more as it is; what became durable can be gone on with."""
-        with self._guard:
-            self._open.pop(id_, None)
-        _suspend(opened)
-        opened.used.release()
 
     def _row(self, barrel: int, id_: str, who: str) -> Any:
         with self._database.reading() as connection:
             row = connection.exec_driver_sql(self._sql.find, (id_,)).first()
         if row is None or (row.barrel, row.who) != (barrel, who):
-            raise NotFound(f"There is no upload {id_}", hint="Start one; after a day without a word it is given up.")
+            raise _unknown(id_)
         return row
 
     def _content(self, digest: str) -> Content:
         return self._blobs.find(digest).content
 
-    def _take(self, row: Any) -> _Open:
-        with self._guard:
-            opened = self._open.get(row.id)
+    def _take(self, row: Any) -> Opened:
+        def resume() -> Opened:
+            if self._row(row.barrel, row.id, row.who).blob is not None:
+                raise _ended(row.id)
+            return Opened(self._blobs.contents.resume(row.state, row.length), row.touched)
+
+        return self._open.take(row.id, resume)
+
+    def _give_up(self, id_: str, state: str, delete: Callable[[Transaction], list[Any]]) -> bool:
+        """Delete its row, and with it what it has so far; whether it was deleted. Conflict while a request goes on
+        with it. The row goes first: whoever finds it may count on the bytes."""
+        with self._open.alone(id_) as opened:
+            gone = self._writer.call(delete)
+            if gone:
+                self._open.forget(id_)
+            if gone and gone[0][0] is None:
+                self._remove(state, opened)
+        return bool(gone)
+
+    def _remove(self, state: str, opened: Opened | None) -> None:
+        try:
             if opened is not None:
-                if not opened.used.acquire(blocking=False):
-                    raise _busy(row.id)
-                return opened
-        incoming = self._blobs.contents.resume(row.state, row.length)  # Conflict where another request was quicker
-        opened = _Open(incoming, row.touched)
-        opened.used.acquire()
-        with self._guard:
-            self._open[row.id] = opened
-        return opened
+                opened.incoming.abort()
+            else:
+                self._blobs.contents.remove(state)
+        except SpileError as error:
+            logger.warning("what came of an upload stays until leftovers are removed: %s", error)
 
-    def _let_go(self, id_: str, opened: _Open) -> None:
-        self._put_aside(id_, opened)
-        opened.used.release()
-
-    def _put_aside(self, id_: str, opened: _Open) -> None:
-        """Keep it open as the newest one, and let the oldest go where there are too many."""
-        with self._guard:
-            self._open.pop(id_, None)
-            self._open[id_] = opened
-            surplus = []
-            for old in list(self._open)[: max(0, len(self._open) - OPEN_MAX)]:
-                if self._open[old].used.acquire(blocking=False):
-                    surplus.append(self._open.pop(old))
-        for each in surplus:
-            _suspend(each)
-
-    def _forget(self, id_: str, opened: _Open) -> None:
-        with self._guard:
-            self._open.pop(id_, None)
-        opened.used.release()
-
-    def _touch(self, id_: str, opened: _Open) -> None:
+    def _touch(self, id_: str, opened: Opened) -> None:
+        """Say that it is gone on with, before anything is done: nobody gives it up then."""
         now = self._clock()
         if now - opened.touched >= TOUCH_EVERY:
+            if not self._writer.call(lambda transaction: transaction.execute(self._sql.touch, now, id_)):
+                raise _unknown(id_)
             opened.touched = now
-            self._writer.call(lambda transaction: transaction.execute(self._sql.touch, now, id_))
 
     def _delete(self, id_: str) -> None:
         self._writer.call(lambda transaction: transaction.execute(self._sql.delete, id_))
@@ -354,16 +321,11 @@ def _too_many(count: int) -> Overloaded:
     )
 
 
-def _busy(id_: str) -> Conflict:
+def _unknown(id_: str) -> NotFound:
+    return NotFound(f"There is no upload {id_}", hint="Start one; after a day without a word it is given up.")
+
+
+def _ended(id_: str) -> Conflict:
     return Conflict(
-        f"Another request goes on with the upload {id_}",
-        hint="Let one request at a time send it; ask how far it is, and go on from there.",
+        f"The upload {id_} was finished or given up meanwhile", hint="Ask how far it is, and go on from there."
     )
-
-
-def _suspend(opened: _Open) -> None:
-    try:
-        opened.incoming.suspend()
-    except SpileError as error:
-        logger.warning("of an upload only what was durable before stays: %s", error)
-        opened.incoming.suspend()  # broken now: it lets go of what did not become durable

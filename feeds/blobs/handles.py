@@ -18,6 +18,7 @@ from feeds.errors import SpileError, StorageFull, Unavailable
 
 _KEEP_SIZE = 1
 _PUNCH_HOLE = 2
+DISK_ERRORS = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)  # what is stored there cannot be read, now or later
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _libc = ctypes.CDLL(None, use_errno=True)
 

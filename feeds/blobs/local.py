@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class LocalContents:
     def leftovers(self, known: Known, *, left_s: float = LEFT_S) -> int:
         self._seal()
         count = 0
-        for name in self._suspects.look(self._names(), known, left_s):
+        for name in self._suspects.look(self._names(), partial(self._known, known), left_s):
             try:
                 self.remove(name)
             except Conflict:  # it is being written: someone resumed it
@@ -141,6 +142,12 @@ class LocalContents:
         name = str(large)
         sink = _LocalSink(self._files, large, size, edges, lambda: self._trim(large))
         return Pieces(sink, name, lambda: self._let_go(name), length=length, size=size, digests=digests)
+
+    def _known(self, known: Known, names: Sequence[str]) -> set[str]:
+        """Those that somebody knows of, and those that are being written, which may be known by then."""
+        with self._guard:
+            written = self._writing.intersection(names)
+        return written | known(names)
 
     def _take(self, name: str) -> None:
         with self._guard:

@@ -109,7 +109,7 @@ class ObjectContents:
 
     def leftovers(self, known: Known, *, left_s: float = LEFT_S) -> int:
         count = 0
-        for name in self._suspects.look(self._names(), known, left_s):
+        for name in self._suspects.look(self._names(), partial(self._known, known), left_s):
             try:
                 self.remove(name)
             except Conflict:  # it is being written: someone resumed it
@@ -177,6 +177,12 @@ class ObjectContents:
     def _incoming(self, sink: _ObjectSink, length: int | None, digests: Digests) -> Pieces:
         id = sink.id
         return Pieces(sink, place_of(id), lambda: self._let_go(id), length=length, size=sink.size, digests=digests)
+
+    def _known(self, known: Known, names: Sequence[str]) -> set[str]:
+        """Those that somebody knows of, and those that are being written, which may be known by then."""
+        with self._guard:
+            written = {place_of(id) for id in self._writing}
+        return written.intersection(names) | known(names)
 
     def _take(self, id: str) -> None:
         with self._guard:

@@ -63,7 +63,7 @@ class Folder:
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         with _translated(prefix):
-            for folder, folders, files in os.walk(self._root / prefix):
+            for folder, folders, files in os.walk(self._root / prefix, onerror=_unlisted):
                 folders.sort()
                 for name in sorted(files):
                     path = Path(folder, name)
@@ -121,6 +121,12 @@ def _name(aside: Path, path: Path) -> None:
         if path.exists():
             raise FileExistsError(errno.EEXIST, "File exists", str(path)) from None
         aside.replace(path)
+
+
+def _unlisted(error: OSError) -> None:
+    """A folder that is not there has nothing in it; of one that cannot be looked into that is not known."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _sync(folder: Path) -> None:

@@ -58,15 +58,18 @@ class OwnedFile:
                 self._high = start + size
             return start
 
-    def claim(self, start: int, end: int) -> bool:
-        """Wait until nobody else works on any byte of the range, and take it. True: none of it was ever touched."""
+    def claim(self, start: int, end: int, *, gives_up: bool = False) -> bool:
+        """Wait until nobody else works on any byte of the range, and take it. True: none of it was ever touched.
+
+        `gives_up`: nothing is going to be written, which a file that the disk refused allows as well.
+        """
         with self._changed:
-            self._usable()
+            self._usable(gives_up)
             while start < self._high and not self._claims.free(start, end):
                 self._waiting += 1
                 self._changed.wait()
                 self._waiting -= 1
-                self._usable()
+                self._usable(gives_up)
             if start < self._void[1]:
                 self._void = (0, 0)
             fresh = start >= self._high
@@ -88,12 +91,12 @@ class OwnedFile:
         was promised in it is not. Gives what `release_all` needs."""
         with self._changed:
             self.current = False
-            self._usable()
+            self._usable(gives_up=True)
             while self._claims.end():
                 self._waiting += 1
                 self._changed.wait()
                 self._waiting -= 1
-                self._usable()
+                self._usable(gives_up=True)
             self._given = 0
             self._claims.add(0, OFFSET_MAX)
             high, self._high = self._high, OFFSET_MAX
@@ -141,10 +144,10 @@ class OwnedFile:
         with self._changed:
             self.removed = False
 
-    def _usable(self) -> None:
+    def _usable(self, gives_up: bool) -> None:
         if self.removed:
             raise removed(self.name)
-        if self.failure is not None:
+        if self.failure is not None and not gives_up:
             raise failed(self.name, self.failure)
 
 

@@ -5,7 +5,6 @@ Readers take no locks. What they find at odds with the index they look up again:
 
 from __future__ import annotations
 
-import errno
 import logging
 import threading
 import time
@@ -13,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from feeds.blobs.checksums import RawRow, crc32c
 from feeds.blobs.committer import Committer
-from feeds.blobs.handles import Handles, read_all, refusal
+from feeds.blobs.handles import DISK_ERRORS, Handles, read_all, refusal
 from feeds.blobs.index import ROWS_MAX, Index
 from feeds.blobs.names import check_range
 from feeds.blobs.owned import OwnedFile
@@ -27,7 +26,6 @@ WINDOW_BYTES = 16 * 1024 * 1024  # of a range are looked up in the index at once
 RANGES_MAX = 100  # that are told of a range with holes
 _LOOKED_AT_MAX = 100_000  # rows, to tell them
 _TRIES_MAX = 3
-_DISK_ERRORS = (errno.EIO, errno.EBADMSG, errno.EUCLEAN)  # what is stored there cannot be read, now or later
 _W = State.WRITTEN.value
 
 
@@ -92,7 +90,7 @@ class Reader:
         except FileNotFoundError:
             raise self._explain(owner, rows[0], PartialRead(f"{owner.name} is not there any more")) from None
         except OSError as error:
-            if error.errno not in _DISK_ERRORS:
+            if error.errno not in DISK_ERRORS:
                 raise refusal(error, "reading") from error
             reason = f"{owner.name} cannot be read at {start}: {error.strerror}"
             raise self._explain(owner, rows[0], BadChecksum(reason)) from error

@@ -214,7 +214,7 @@ class Register:
         """Claim a range together with the chunks that reach beyond it, and those chunks."""
         first, last = start, end
         while True:
-            owner.claim(first, last)
+            owner.claim(first, last, gives_up=True)
             try:
                 touching = [
                     *self._index.rows(owner.file, start, start + 1, 1),

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from feeds.blobs.contents import PIECE_BYTES_MAX
+from feeds.blobs.handles import DISK_ERRORS, refusal
 from feeds.blobs.local_places import parse, spans
 from feeds.errors import PartialRead
 
@@ -29,7 +30,8 @@ class UnownedFolder:
         self._files = folder / "files"
 
     def read(self, place: str, offset: int, length: int) -> Iterator[bytes]:
-        """The bytes of a range, not verified; PartialRead where they are not there."""
+        """The bytes of a range, not verified; PartialRead where they are not there, Unavailable where it cannot be
+        known."""
         for name, begin, size in spans(parse(place), offset, length):
             yield from self._pieces(place, name, begin, size)
 
@@ -44,4 +46,6 @@ class UnownedFolder:
                     size -= len(piece)
                     yield piece
         except OSError as error:
+            if not isinstance(error, FileNotFoundError) and error.errno not in DISK_ERRORS:
+                raise refusal(error, "reading") from error
             raise PartialRead(f"The blob file {name} cannot be read: {error.strerror}", place=place) from error

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from feeds.attachments.blobs import folder_of, hold
+from feeds.attachments.removing import folder_of, hold
 from feeds.barrels import new_epoch
 from feeds.blobs.contents import Contents
 from feeds.blobs.opening import open_contents

@@ -9,9 +9,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from hashlib import sha256
 
-from feeds.blobs.contents import Contents
+from feeds.blobs.contents import LOST, Contents
 from feeds.blobs.unowned import Readable
-from feeds.errors import Damaged, SpileError
+from feeds.errors import Damaged
 from feeds.storage.schema import DAMAGED
 
 _COMMIT_BYTES = 64 * 1024 * 1024
@@ -30,7 +30,10 @@ def sized(connection: sqlite3.Connection) -> int:
 
 def write_contents(copy: sqlite3.Connection, source: Readable | None, tell: Callable[[int], None]) -> list[str]:
     """Copy the bytes of every content that a copied database knows into it; the sha256 of those that are damaged,
-    which are left out. `tell` is called with bytes."""
+    which are left out. `tell` is called with bytes.
+
+    Raises what hinders reading the others: a backup without them would be none.
+    """
     copy.execute("CREATE TABLE contents (digest TEXT, part INTEGER, data BLOB, PRIMARY KEY (digest, part))")
     damaged = []
     waiting = 0
@@ -51,7 +54,7 @@ def write_contents(copy: sqlite3.Connection, source: Readable | None, tell: Call
                     waiting = 0
             if found.hexdigest() != digest:
                 raise Damaged("The bytes are not what was written")
-        except SpileError:
+        except (*LOST, Damaged):
             copy.execute("DELETE FROM contents WHERE digest = ?", (digest,))
             damaged.append(digest)
     copy.commit()

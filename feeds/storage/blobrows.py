@@ -112,14 +112,19 @@ class StoredBlobs:
                 found[row[0]] = _blob(row)
         return found
 
-    def keep(self, copies: Mapping[str, tuple[Content, str]]) -> list[str]:
+    def keep(
+        self, copies: Mapping[str, tuple[Content, str]], first: Callable[[Transaction], None] | None = None
+    ) -> list[str]:
         """Remember these copies by their sha256, each with its place; the places that are not needed after all,
         since the content is there already. Whatever is kept stays a while without a reference.
 
-        A copy of a content that is damaged takes the place of the damaged one.
+        A copy of a content that is damaged takes the place of the damaged one. `first` is done in the same
+        transaction; where it refuses, having changed nothing, no copy is kept.
         """
 
         def save(transaction: Transaction) -> list[str]:
+            if first is not None:
+                first(transaction)
             now = self._clock()
             rows = [
                 (digest, content.md5, content.length, place, now, 0)

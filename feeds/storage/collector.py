@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import and_, bindparam, delete, exists, literal_column, select, tuple_
+from sqlalchemy import and_, bindparam, delete, exists, literal_column, select, tuple_, update
 
 from feeds.storage.database import Database
 from feeds.storage.schema import blob_refs, blob_trash, blobs, revs
@@ -25,6 +25,7 @@ from feeds.storage.writer import Writer
 
 if TYPE_CHECKING:
     from feeds.attachments.blobs import Blobs
+    from feeds.attachments.removing import Removed
 
 PAGE = 2_000  # rows looked at together
 STEP = 500  # rows of one transaction
@@ -91,6 +92,11 @@ class _Sql:
         self.drop_trash = statements.many(
             lambda each: delete(blob_trash).where(blob_trash.c.place == each("place")),
             {"place": blob_trash.c.place},
+        )
+        # now, places
+        self.postpone = sql(
+            update(blob_trash).values(at=bindparam("now")).where(statements.among(blob_trash.c.place, "places")),
+            *("now", "places"),
         )
 
 
@@ -210,7 +216,8 @@ class Collector:
         return int(self._writer.call(drop))
 
     def _empty(self, steps: int | None) -> int:
-        """Remove the copies that have lain in the trash for a while, but for those that are being read."""
+        """Remove the copies that have lain in the trash for a while, but for those that are being read. One that
+        cannot be removed lies there as long again, so that it is in nobody's way."""
         removed = 0
         before = self._clock() - min(self._kept, TRASH_KEPT_MAX)
         passed: set[str] = set()
@@ -219,16 +226,20 @@ class Collector:
             places = [place for place in places if place not in passed]
             if not places:
                 break
-            gone = self._blobs.remove(places)
-            if gone:
-                self._writer.call(partial(self._forget_trash, [(place,) for place in gone]))
-            removed += len(gone)
-            passed.update(set(places) - set(gone))
+            done = self._blobs.remove(places)
+            if done.gone or done.failed:
+                self._writer.call(partial(self._settle_trash, done))
+            removed += len(done.gone)
+            if done.is_stopped:
+                break
+            passed.update({*places}.difference(done.gone))
             steps = None if steps is None else steps - 1
         return removed
 
-    def _forget_trash(self, rows: list[tuple[str]], transaction: Transaction) -> None:
-        transaction.session.many(self._sql.drop_trash, rows)
+    def _settle_trash(self, done: Removed, transaction: Transaction) -> None:
+        transaction.session.many(self._sql.drop_trash, [(place,) for place in done.gone])
+        if done.failed:
+            transaction.execute(self._sql.postpone, self._clock(), self._listed(done.failed))
 
     def _listed(self, values: list[str]) -> Any:
         return self._statements.as_list(values)

@@ -34,15 +34,31 @@ class UploadStatements:
         self.unfinished = sql(
             select(func.count()).select_from(uploads).where(*own, uploads.c.blob.is_(None)), "barrel", "who"
         )
-        self.touch = sql(update(uploads).values(touched=bindparam("now")).where(uploads.c.id == id_), "now", "id")
+        # now, id -> the id, if it is there
+        self.touch = sql(
+            update(uploads).values(touched=bindparam("now")).where(uploads.c.id == id_).returning(uploads.c.id),
+            *("now", "id"),
+        )
+        # now, content, id -> the id, if it was there and not finished
         self.finish = sql(
-            update(uploads).values(touched=bindparam("now"), blob=bindparam("new_blob")).where(uploads.c.id == id_),
+            update(uploads)
+            .values(touched=bindparam("now"), blob=bindparam("new_blob"))
+            .where(uploads.c.id == id_, uploads.c.blob.is_(None))
+            .returning(uploads.c.id),
             *("now", "new_blob", "id"),
         )
-        self.delete = sql(delete(uploads).where(uploads.c.id == id_), "id")
+        # id -> what it was finished into, if it was there
+        self.delete = sql(delete(uploads).where(uploads.c.id == id_).returning(uploads.c.blob), "id")
+        # id, before -> the same, if nobody has touched it since
+        self.delete_old = sql(
+            delete(uploads)
+            .where(uploads.c.id == id_, uploads.c.touched < bindparam("before"))
+            .returning(uploads.c.blob),
+            *("id", "before"),
+        )
         # before, limit -> uploads that nobody touched
         self.old = sql(
-            select(uploads.c.id, uploads.c.state, uploads.c.blob)
+            select(uploads.c.id, uploads.c.state)
             .where(uploads.c.touched < bindparam("before"))
             .order_by(uploads.c.touched)
             .limit(bindparam("row_limit"))

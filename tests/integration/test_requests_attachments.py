@@ -258,3 +258,18 @@ def test_a_name_has_one_purpose_and_stands_for_one_upload() -> None:
     for name in "bc":
         names.keep(("c", "geo", name), Named(name, ("d", 1, None), 0.0, is_finished=True))
     assert (len(names), names.id("c", "geo", "a")) == (2, "a")
+
+
+async def test_an_upload_that_could_not_be_given_up_is_given_up_when_asked_again(
+    service: Service, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await called(device, "blob_put", part(0, 1000))
+    abort = service.store.uploads.abort
+
+    def refusing(*given: Any) -> None:
+        monkeypatch.setattr(service.store.uploads, "abort", abort)
+        raise Overloaded("later")
+
+    monkeypatch.setattr(service.store.uploads, "abort", refusing)
+    assert (await called(device, "blob_drop", {"upload": "u1"}))["error"] == "overloaded"
+    assert await called(device, "blob_drop", {"upload": "u1"}) == {"upload": "u1", "dropped": True}
