@@ -78,7 +78,8 @@ class Crew:
         now = asyncio.get_running_loop().time()
         told = [(work, work.runner.report()) for work in self._works.values()]
         ended = [work for work, _ in told if work.runner.outcome is not None]
-        moved = [(work, report) for work, report in told if _has_moved(work, report, now)]
+        # What has ended may have been kept while its ends were being closed: that it was done, and not that it ended.
+        moved = [(work, report) for work, report in told if work in ended or _has_moved(work, report, now)]
         if moved:
             given = [
                 (work.entry, report, work in ended and work.runner.outcome != "stopped") for work, report in moved
@@ -104,6 +105,8 @@ class Crew:
             task = work.runner.task
             self._left.add(task)
             task.add_done_callback(self._left.discard)
+            # A session that an error is ending just now ends by that, and not by being cancelled: no other follows.
+            work.runner.stop()
             task.cancel()
         self._works.clear()
 

@@ -105,7 +105,10 @@ class Ledger:
         """Keep how far tasks are, and which of them have come to their end. LockLost as the fence says."""
         encode = msgspec.json.encode
         self.rows.tell(
-            [Told(entry.id, entry.row.version, encode(report).decode(), ended) for entry, report, ended in told],
+            [
+                Told(entry.id, entry.row.created, entry.row.version, encode(report).decode(), ended)
+                for entry, report, ended in told
+            ],
             fence,
         )
 

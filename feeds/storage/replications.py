@@ -53,6 +53,8 @@ class Told:
     """How far a task is, and whether the one of this version came to its end."""
 
     id: str
+    created: float
+    """As the task says that is told of: one that was made after it is another one."""
     version: int
     report: str
     ended: bool
@@ -163,10 +165,13 @@ class StoredReplications:
             if fence is not None:
                 check_fence(transaction, fence)
             for each in told:
+                found = self._find(transaction, each.id)
+                if found is None or found.created != each.created:
+                    continue
                 transaction.execute(self._tell, each.report, each.id)
-                found = self._find(transaction, each.id) if each.ended else None
-                if found is not None and found.version == each.version:
-                    self._put(transaction, replace(found, wanted=ENDED, version=found.version + 1))
+                if each.ended and found.version == each.version:
+                    ended = replace(found, report=each.report, wanted=ENDED, version=found.version + 1)
+                    self._put(transaction, ended)
                     self.documents.touch(transaction, each.id)
 
         self._writer.call(tell)

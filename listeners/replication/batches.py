@@ -81,9 +81,9 @@ class Batches:
                     wanted.append(Wanted(id, rev, tuple(ancestors)))
         self._progress.fetched += len(at_hand)
         await self._write(at_hand)
-        while wanted:
-            part, wanted = wanted[: self._each], wanted[self._each :]
-            whole = await self._fetch(part)
+        rest: Sequence[Wanted] = wanted
+        while rest:
+            whole, rest = await self._fetch(rest)
             self._progress.fetched += len(whole)
             await self._write(whole)
 
@@ -95,24 +95,29 @@ class Batches:
 
     # -- fetching
 
-    async def look(self, wanted: Sequence[Wanted]) -> list[Fetched]:
+    async def look(self, wanted: Sequence[Wanted]) -> AsyncGenerator[Fetched, None]:
         """These revisions, to be looked into; those that are not there are left out."""
-        return await self._fetch(wanted, is_counted=False)
+        while wanted:
+            whole, wanted = await self._fetch(wanted, is_counted=False)
+            for each in whole:
+                yield each
 
-    async def _fetch(self, wanted: Sequence[Wanted], is_counted: bool = True) -> list[Fetched]:
-        """These revisions, as far as the source has them; in halves where they are too large together."""
+    async def _fetch(
+        self, wanted: Sequence[Wanted], is_counted: bool = True
+    ) -> tuple[list[Fetched], Sequence[Wanted]]:
+        """The first of these revisions, as far as the source has them, and the rest, to be fetched when these are
+        done with; of what is too large together the first half."""
+        part = wanted[: self._each]
         try:
-            found = await self._try(lambda: self._source.fetch(wanted))
+            found = await self._try(lambda: self._source.fetch(part))
         except TooLarge as error:
-            if len(wanted) == 1:
-                self._progress.refuse(wanted[0].id, wanted[0].rev, error)
-                return []
-            self._each = max(1, len(wanted) // 2)
-            half = len(wanted) // 2
-            first = await self._fetch(wanted[:half], is_counted)
-            return first + await self._fetch(wanted[half:], is_counted)
+            if len(part) > 1:
+                self._each = len(part) // 2
+                return [], wanted
+            self._progress.refuse(part[0].id, part[0].rev, error)
+            return [], wanted[1:]
         whole: list[Fetched] = []
-        for asked, told in zip(wanted, found, strict=True):
+        for asked, told in zip(part, found, strict=False):
             if isinstance(told, Fetched):
                 whole.append(beside_held(told, asked.known))
             elif isinstance(told, NotFound):
@@ -122,9 +127,9 @@ class Batches:
         size = sum(len(each.json) for each in whole)
         if size > FETCH_BYTES:
             self._each = max(1, self._each // 2)
-        elif size < FETCH_BYTES // 4 and len(wanted) == self._each:
+        elif size < FETCH_BYTES // 4 and len(found) == self._each:
             self._each = min(BATCH_ROWS, self._each * 2)
-        return whole
+        return whole, wanted[len(found) :]
 
     # -- writing
 
@@ -158,8 +163,9 @@ class Batches:
             else:
                 self._progress.refuse(doc.id, doc.rev, refusal)
         self._progress.wrote(good, size)
-        if lost:  # what was known to be there was given up meanwhile
-            whole = await self._fetch([Wanted(doc.id, doc.rev) for doc in lost])
+        rest: Sequence[Wanted] = [Wanted(doc.id, doc.rev) for doc in lost]
+        while rest:  # what was known to be there was given up meanwhile
+            whole, rest = await self._fetch(rest)
             self._known.forget(blob.digest for doc in whole for blob in doc.blobs)
             good += await self._write(whole, again=False)
         return good

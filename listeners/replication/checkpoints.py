@@ -86,6 +86,12 @@ def resume_at(source: Checkpoint | None, target: Checkpoint | None, target_epoch
     return None
 
 
+def newest_of(found: Checkpoint | None, session_id: str) -> int:
+    """The number of a session's record in a checkpoint; 0 where there is none."""
+    history = () if found is None else found.history
+    return max((each.number for each in history if each.session_id == session_id), default=0)
+
+
 def with_session(before: Checkpoint | None, session: Session) -> Checkpoint:
     """The checkpoint with a session's record in front, in place of what that session recorded before."""
     others = () if before is None else tuple(each for each in before.history if each.session_id != session.session_id)

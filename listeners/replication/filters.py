@@ -25,6 +25,8 @@ from listeners.stream.messages import PATTERNS_MAX
 
 _decode = msgspec.json.Decoder().decode
 _encode = msgspec.json.Encoder().encode
+_UNREADABLE = (msgspec.MsgspecError, RecursionError)
+"""What a document raises with numbers that are none here, or with more levels than anybody reads."""
 
 
 class Verdict(Enum):
@@ -115,11 +117,16 @@ class Filter:
             return Verdict.GOES
         if not isinstance(row.doc, msgspec.Raw):
             return Verdict.ASK_DOCUMENT
-        return Verdict.GOES if self.selector.matches(_decode(row.doc)) else Verdict.LEFT
+        return Verdict.GOES if self.fits(row.doc) else Verdict.LEFT
 
-    def fits(self, doc: bytes) -> bool:
-        """Whether a document is one that the selector means."""
-        return self.selector is None or self.selector.matches(_decode(doc))
+    def fits(self, doc: bytes | msgspec.Raw) -> bool:
+        """Whether a document is one that the selector means; one that no Spile takes goes, so that it is named."""
+        if self.selector is None:
+            return True
+        try:
+            return self.selector.matches(_decode(doc))
+        except _UNREADABLE:
+            return True
 
     def meant(self, deletion: Row, parent: bytes) -> bool:
         """Whether what was deleted is meant, as its last body tells."""
@@ -127,8 +134,11 @@ class Filter:
             return False
         if not self.patterns or not _is_untold(deletion):
             return True
-        body = {key: value for key, value in _decode(parent).items() if key[:1] != "_"}
-        return bool(PathFilter(parse_patterns(self.patterns)).matching(deletion.id, _encode(body), False))
+        try:
+            body = {key: value for key, value in _decode(parent).items() if key[:1] != "_"}
+            return bool(PathFilter(parse_patterns(self.patterns)).matching(deletion.id, _encode(body), False))
+        except _UNREADABLE:
+            return True
 
 
 def _is_untold(deletion: Row) -> bool:

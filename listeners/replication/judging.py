@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import aclosing
 
 import msgspec
 
@@ -10,8 +11,6 @@ from feeds.rows import Row
 from listeners.replication.batches import Batches
 from listeners.replication.filters import Filter, Verdict
 from listeners.replication.peer import Fetched, Wanted
-
-_TOGETHER = 50  # looked at together; they are let go of after it
 
 
 class _History(msgspec.Struct):
@@ -45,36 +44,31 @@ async def judged(rows: Sequence[Row], filter: Filter, batches: Batches) -> tuple
         verdict = filter.judge(row)
         if verdict is not Verdict.STAYS:
             lists[verdict].append(row)
-    for begin in range(0, len(documents), _TOGETHER):
-        part = documents[begin : begin + _TOGETHER]
-        found = await _found(batches, [Wanted(row.id, row.rev) for row in part])
-        for row in part:
-            doc = found.get((row.id, row.rev))
-            if doc is not None:  # else it changed meanwhile, and comes again
-                (going if filter.fits(doc.json) else left).append(row)
-    for begin in range(0, len(deletions), _TOGETHER):
-        going += await _meant(deletions[begin : begin + _TOGETHER], filter, batches)
-    return going, left
+    told = {(row.id, row.rev): row for row in documents}
+    # What is not there has changed meanwhile, and comes again.
+    async with aclosing(batches.look([Wanted(*name) for name in told])) as found:
+        async for doc in found:
+            (going if filter.fits(doc.json) else left).append(told[doc.id, doc.rev])
+    return going + await _meant(deletions, filter, batches), left
 
 
 async def _meant(deletions: Sequence[Row], filter: Filter, batches: Batches) -> list[Row]:
     """The deletions of what was meant, or of what nobody can look at any more."""
     rows = {row.id: row for row in deletions}
-    found = await _found(batches, [Wanted(row.id, row.rev) for row in deletions])
+    wanted = [Wanted(row.id, row.rev) for row in deletions]
     staying: set[str] = set()
-    while found:
-        # A deletion upon a deletion: what was deleted stands further back.
-        deleted = [doc for doc in found.values() if _head(doc.json).deleted]
-        staying |= {
-            id for (id, _), doc in found.items() if doc not in deleted and not filter.meant(rows[id], doc.json)
-        }
-        parents = [Wanted(doc.id, parent) for doc in deleted if (parent := _parent(doc)) is not None]
-        found = await _found(batches, parents)
+    while wanted:
+        parents: list[Wanted] = []
+        async with aclosing(batches.look(wanted)) as found:
+            async for doc in found:
+                if not _head(doc.json).deleted:
+                    if not filter.meant(rows[doc.id], doc.json):
+                        staying.add(doc.id)
+                elif (parent := _parent(doc)) is not None:
+                    # A deletion upon a deletion: what was deleted stands further back.
+                    parents.append(Wanted(doc.id, parent))
+        wanted = parents
     return [row for row in deletions if row.id not in staying]
-
-
-async def _found(batches: Batches, wanted: Sequence[Wanted]) -> dict[tuple[str, str], Fetched]:
-    return {(doc.id, doc.rev): doc for doc in await batches.look(wanted)} if wanted else {}
 
 
 def _parent(doc: Fetched) -> str | None:

@@ -24,6 +24,7 @@ from listeners.replication.filters import Filter
 from listeners.replication.peer import (
     BATCH_BYTES,
     BATCH_ROWS,
+    TOGETHER_BYTES,
     Blob,
     Differences,
     Fetched,
@@ -43,6 +44,7 @@ NOT_THERE = "0-0"
 """What a `_local` document has for a revision before it is written for the first time."""
 
 _THREADS = 4  # a replay, a comparison, a write, and one to spare: the writer is a thread of its own
+_READ_TOGETHER = 16  # revisions, before it is looked at how large they are
 _POLL_S = 1.0  # a commit is only a hint; this is the guarantee
 
 
@@ -127,11 +129,14 @@ class LocalPeer:
         return await self._do(self._fetch, wanted)
 
     def _fetch(self, wanted: Sequence[Wanted]) -> list[Fetched | SpileError]:
-        found = self._barrel().get_many([(each.id, each.rev) for each in wanted], revs=True)
-        return [
-            each if isinstance(each, SpileError) else verified_or_not(each.id, each.rev, each.json())
-            for each in found
-        ]
+        barrel, found, size = self._barrel(), list[Fetched | SpileError](), 0
+        while len(found) < len(wanted) and size < TOGETHER_BYTES:
+            part = wanted[len(found) : len(found) + _READ_TOGETHER]
+            for each in barrel.get_many([(each.id, each.rev) for each in part], revs=True):
+                read = each if isinstance(each, SpileError) else verified_or_not(each.id, each.rev, each.json())
+                size += len(read.json) if isinstance(read, Fetched) else 0
+                found.append(read)
+        return found
 
     async def missing_blobs(self, digests: Sequence[str]) -> set[str]:
         return await self._do(self._missing_blobs, digests)

@@ -28,6 +28,7 @@ from listeners.replication.over_mqtt_blobs import Broken, blob_read, blob_writte
 from listeners.replication.over_mqtt_calls import TIMES, Calls, CallTimes
 from listeners.replication.packets import DIGESTS_MAX, PACKET_BYTES, data_bytes, packets
 from listeners.replication.peer import (
+    TOGETHER_BYTES,
     Blob,
     Differences,
     Fetched,
@@ -152,7 +153,8 @@ class MqttPeer:
         """As many come at a time as fit into a message."""
         asked = [_encode({"id": each.id, "rev": each.rev, "revs": True}) for each in wanted]
         found: list[Fetched | SpileError] = []
-        while len(found) < len(wanted):
+        size = 0
+        while len(found) < len(wanted) and size < TOGETHER_BYTES:
             at = len(found)
             count = next(packets(asked[at:], self._packet_bytes))
             body = b'{"fit":true,"docs":[%b]}' % b",".join(asked[at : at + count])
@@ -160,7 +162,9 @@ class MqttPeer:
             if not 1 <= len(told) <= count:
                 raise BadPeer(f"{self.name} was asked for {count} documents, and gave {len(told)}")
             for each, one in zip(wanted[at:], told, strict=False):
-                found.append(await self._in_ranges(each) if one.error == "too_large" else fetched(each, one))
+                read = await self._in_ranges(each) if one.error == "too_large" else fetched(each, one)
+                size += len(read.json) if isinstance(read, Fetched) else 0
+                found.append(read)
         return found
 
     async def _in_ranges(self, wanted: Wanted) -> Fetched | SpileError:

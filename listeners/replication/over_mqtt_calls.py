@@ -18,7 +18,7 @@ from msgspec import UNSET, Raw, UnsetType
 
 from feeds.errors import SpileError, Timeout
 from feeds.paths import encode_segment
-from listeners.errors import error_of
+from listeners.errors import LinkLost, error_of
 from listeners.links.address import Address
 from listeners.links.mqtt_connection import MqttConnection, client_levels
 from listeners.replication.errors import BadPeer
@@ -141,7 +141,14 @@ class Calls:
     async def _send(self, call: _Call, topic: str, payload: bytes) -> None:
         connection = await self._connected()
         call.again_at = math.inf
-        self._sent[connection.publish(topic, payload)] = call
+        try:
+            mid = connection.publish(topic, payload)
+        except LinkLost as error:
+            # One that ended in the moment in which it came about had nobody yet to tell that to.
+            if connection is self._connection:
+                self.lost(error)
+            raise
+        self._sent[mid] = call
 
     def _silence(self) -> Timeout:
         return Timeout(

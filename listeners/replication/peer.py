@@ -19,6 +19,8 @@ BATCH_ROWS = 500
 """Rows of a batch: a request's own cost is spread over them, and a commit is shared by several batches."""
 BATCH_BYTES = 1 << 20
 """Bytes of documents that rows bring along. One document alone may be larger."""
+TOGETHER_BYTES = 16 << 20
+"""Of revisions that a peer gives together: after so many it leaves the rest to be asked for again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +134,10 @@ class Peer(Protocol):
         ...
 
     async def fetch(self, wanted: Sequence[Wanted]) -> list[Fetched | SpileError]:
-        """Revisions with their histories, in order; NotFound stands for one that is not here (any more)."""
+        """Revisions with their histories, in order; NotFound stands for one that is not here (any more).
+
+        Of many that are large the first ones alone may be given. TooLarge where fewer have to be asked for.
+        """
         ...
 
     async def missing_blobs(self, digests: Sequence[str]) -> set[str]:

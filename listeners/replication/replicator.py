@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from feeds.errors import BadRequest, EpochChanged, NotFound, SpileError
@@ -50,15 +50,19 @@ class Replicator:
         self._running = False
         self._met = False  # both ends were there as the session began
 
-    async def run(self) -> dict[str, Any]:
+    def run(self) -> Coroutine[Any, Any, dict[str, Any]]:
         """Replicate to the end: of what there is, or until `stop`; `stats` in the end.
 
         Raises the error that ends it, after which it may be run again; stopped, it goes on where it was.
         """
+        if not self._running:
+            self._stop.clear()  # now: it may be stopped before the task that runs it has begun
+        return self._run()
+
+    async def _run(self) -> dict[str, Any]:
         if self._running:
             raise BadRequest("This replicator is running already", hint="Make another one, or wait for its end.")
         self._running = True
-        self._stop.clear()
         try:
             await self._sessions()
         except SpileError as error:
@@ -148,8 +152,8 @@ class Pair:
     async def run(self) -> dict[str, Any]:
         """As `Replicator.run`. What is not continuous goes there first, so that one run brings both together."""
         if not self.there.options.continuous:
-            await self.there.run()
-            await self.back.run()
+            if (await self.there.run())["state"] != "stopped":
+                await self.back.run()
             return self.stats()
         try:
             async with asyncio.TaskGroup() as group:

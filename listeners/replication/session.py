@@ -18,7 +18,7 @@ from typing import TypeVar
 from feeds.errors import Conflict, Forbidden, SpileError, Timeout
 from feeds.rows import Row
 from listeners.replication.batches import Batches
-from listeners.replication.checkpoints import Checkpoint, resume_at, with_session
+from listeners.replication.checkpoints import Checkpoint, newest_of, resume_at, with_session
 from listeners.replication.checkpoints import Session as Record
 from listeners.replication.errors import PeerChanged
 from listeners.replication.judging import judged
@@ -58,6 +58,7 @@ class Session:
         self._checkpoints: dict[str, Checkpoint | None] = {}
         self._saved: str | None = None
         self._numbers = count(1)  # of the records
+        self._taken = 0  # the newest of them that is at the target
         self._target_only = False
         self._ends: tuple[Identity, Identity] | None = None
 
@@ -235,11 +236,18 @@ class Session:
             try:
                 rev = await self._try(lambda made=made: peer.save_checkpoint(self._id, made, made.rev))  # type: ignore[misc]
             except Conflict:
-                self._checkpoints[side] = await self._try(lambda: peer.checkpoint(self._id))
+                found = await self._try(lambda: peer.checkpoint(self._id))
+                if side == "target" and newest_of(found, self._session_id) < self._taken:
+                    raise PeerChanged(
+                        f"{peer.name} has lost what it had taken, and is put back to before it"
+                    ) from None
+                self._checkpoints[side] = found
                 continue
             self._checkpoints[side] = Checkpoint(
                 session_id=made.session_id, source_last_seq=made.source_last_seq, history=made.history, rev=rev
             )
+            if side == "target":
+                self._taken = record.number
             return
         raise Conflict(f"Others write the checkpoint {self._id} of {peer.name} all the time")
 

@@ -58,6 +58,8 @@ class Incoming:
         self._md5 = hashlib.md5(usedforsecurity=False)
         self._held = bytearray()
         self._file: IO[bytes] | None = None
+        self._writing = threading.Lock()
+        self._is_given_up = False
         self.length = 0
 
     @property
@@ -91,6 +93,12 @@ class Incoming:
 
     def abort(self) -> None:
         """Forget it, also once it has ended, if nobody keeps it."""
+        self._is_given_up = True
+        if self._writing.acquire(blocking=False):  # else the thread that writes a piece sees to it
+            self._writing.release()
+            self._remove()
+
+    def _remove(self) -> None:
         if self._file is not None:
             self._file.close()
             Path(self._file.name).unlink(missing_ok=True)
@@ -100,6 +108,15 @@ class Incoming:
         self._md5.update(self._held)
 
     def _flush(self) -> None:
+        try:
+            with self._writing:
+                if not self._is_given_up:
+                    self._append()
+        finally:
+            if self._is_given_up:
+                self._remove()
+
+    def _append(self) -> None:
         self._hash()
         if self._file is None:
             self._file = tempfile.NamedTemporaryFile(dir=self._folder(), delete=False)  # noqa: SIM115

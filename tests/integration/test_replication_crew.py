@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,11 @@ from http_tools import eventually
 from broker.replication.crew import Crew
 from broker.replication.ledger import Entry, Ledger
 from broker.replication.runner import Runner, peers_of
-from broker.replication.task import Asked, Secrets, task_of
+from broker.replication.task import Asked, Login, Secrets, task_of
 from feeds import Store
+from feeds.errors import Forbidden
+from listeners.replication import LocalPeer, Peer
+from listeners.replication.peer import Page
 
 
 class SlowThread(ThreadPoolExecutor):
@@ -45,16 +48,24 @@ class Place:
         self.thread = thread
         self.ledger = Ledger(store)
         self.begun = 0
-        self._open = peers_of(store)
+        self._opened = peers_of(store)
+        self.may_close = asyncio.Event()
+        self.may_close.set()
         self.crew = Crew(self.ledger, self._make, thread, lambda: None)
 
     def _make(self, entry: Entry) -> Runner:
         self.begun += 1
         return Runner(entry.task, entry.secrets, self._open)
 
-    def ask(self, **more: Any) -> None:
+    @asynccontextmanager
+    async def _open(self, place: str, login: Login | None) -> AsyncIterator[Peer]:
+        async with self._opened(place, login) as peer:
+            yield peer
+            await self.may_close.wait()
+
+    def ask(self, **more: Any) -> str:
         task, _ = task_of(Asked("a", "b", **more))
-        self.ledger.create(task, Secrets(), "me")
+        return self.ledger.create(task, Secrets(), "me")[0].id
 
     async def abandoned_during(self, call: Callable[[None], Any]) -> None:
         """The turn is lost while this asks the database."""
@@ -95,3 +106,61 @@ async def test_who_loses_the_turn_while_an_end_is_stored_lets_go_of_it_all_the_s
     await asyncio.wait([work.runner.task])
     await place.abandoned_during(place.crew.keep)
     assert place.crew.works == []
+
+
+async def test_what_is_kept_while_its_ends_are_closed_has_ended_all_the_same(place: Place) -> None:
+    place.ask()
+    place.may_close.clear()
+    await place.crew.fit(None)
+    (work,) = place.crew.works
+    await eventually(lambda: work.runner.report().state == "done")
+    await place.crew.fit(None)
+    place.may_close.set()
+    await asyncio.wait([work.runner.task])
+    await place.crew.fit(None)
+    assert place.crew.works == []
+    assert [entry.runs for entry in place.ledger.entries()] == [False]
+
+
+async def test_what_a_cancelled_task_did_is_not_told_of_the_one_that_is_made_after_it(place: Place) -> None:
+    id = place.ask(continuous=True)
+    await place.crew.fit(None)
+    (work,) = place.crew.works
+    await eventually(lambda: work.runner.report().state == "idle")
+    await place.crew.keep(None)
+    place.ledger.cancel(id)
+    place.ask(continuous=True)
+    await place.crew.fit(None)
+    await asyncio.wait([work.runner.task])
+    await place.crew.keep(None)
+    assert place.ledger.entry(id).report.directions == []
+
+
+async def test_one_that_is_abandoned_while_an_error_ends_its_session_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closes, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def changes(self: LocalPeer, since: str | None, *_: Any, **__: Any) -> AsyncIterator[Page]:
+        try:
+            yield Page([], "1-e")
+            await asyncio.Event().wait()
+        finally:  # a link that takes its time to be closed
+            closes.set()
+            await may_go_on.wait()
+
+    async def behind(self: LocalPeer, position: str) -> int:
+        raise Forbidden("Not any more")
+
+    monkeypatch.setattr(LocalPeer, "changes", changes)
+    monkeypatch.setattr(LocalPeer, "behind", behind)
+    place.ask(continuous=True)
+    await place.crew.fit(None)
+    (work,) = place.crew.works
+    await asyncio.wait_for(closes.wait(), 30)
+    place.crew.abandon()
+    await asyncio.sleep(0)
+    may_go_on.set()
+    done, _ = await asyncio.wait([work.runner.task], timeout=30)
+    assert done
+    assert work.runner.outcome == "stopped"

@@ -240,6 +240,15 @@ def test_what_a_row_says() -> None:
     assert selector.judge(row(deleted=True)) is Verdict.ASK_PARENT
 
 
+def test_what_cannot_be_looked_into_goes_so_that_the_target_says_why_not() -> None:
+    chosen = Filter.of(selector={"n": 1})
+    for text in (b'{"_id":"a","n":1e400}', b'{"_id":"a","n":%b1%b}' % (b"[" * 3000, b"]" * 3000)):
+        row = Row(1, "a", "2-a", ["2-a"], doc=msgspec.Raw(text))
+        assert chosen.judge(row) is Verdict.GOES
+        assert chosen.fits(text)
+        assert Filter.of(patterns=["n/1"], selector={"n": 1}).meant(Row(1, "a", "2-a", ["2-a"], paths=[]), text)
+
+
 def test_an_empty_selector_leaves_nothing_out() -> None:
     assert Filter.of(selector={}).is_everything
 
