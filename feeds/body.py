@@ -118,7 +118,7 @@ def canonical(value: Any) -> bytes:
 def check_id(document_id: Any) -> str:
     """The id, if a document may have it."""
     id = check_local_id(document_id)
-    if id[0] == "_" and not id.startswith("_design/"):
+    if id[0] == "_" and (not id.startswith("_design/") or id == "_design/"):
         raise BadRequest(
             f"_id {shown(id)} begins with an underscore",
             hint="Only _design/… and _local/… may; _local documents have routes of their own.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from binascii import Error as Base64Error
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,8 +35,8 @@ class Asked:
     stats: bool
     after: str | None
     """The id behind which a page begins; None for the first one."""
-    at: int
-    """How many sorted documents come before."""
+    key: tuple[Any, ...]
+    """What that document is sorted by, as it was then; nothing where nothing is sorted."""
 
 
 def read_find(body: Mapping[str, Any]) -> Asked:
@@ -47,44 +47,43 @@ def read_find(body: Mapping[str, Any]) -> Asked:
         selector = Selector.parse(body["selector"])
     except SpileError as error:
         raise CouchError(400, "invalid_selector_json", error.reason) from error
-    after, at = _bookmark(body.get("bookmark"))
+    sort = _sort(body.get("sort"))
+    after, key = _bookmark(body.get("bookmark"), len(sort))
     return Asked(
         selector,
         body["selector"],
         _fields(body.get("fields")),
-        _sort(body.get("sort")),
+        sort,
         min(_number(body, "limit", _LIMIT), _LIMIT_MAX),
         _number(body, "skip", 0),
         body.get("conflicts") is True,
         body.get("execution_stats") is True,
         after,
-        at,
+        key,
     )
 
 
-def bookmark_after(id: str) -> str:
-    """Where a page that ends with this document is gone on from."""
-    return urlsafe_b64encode(msgspec.json.encode({"after": id})).decode()
+def bookmark_after(id: str, key: Sequence[Any] = ()) -> str:
+    """Where a page that ends with this document is gone on from, whatever becomes of it; `key` is what it is sorted
+    by."""
+    return urlsafe_b64encode(msgspec.json.encode(_Bookmark(id, list(key)))).decode()
 
 
-def bookmark_at(count: int) -> str:
-    """Where a sorted page is gone on from, so many documents having been told."""
-    return urlsafe_b64encode(msgspec.json.encode({"at": count})).decode()
+class _Bookmark(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    after: str
+    key: list[Any] = []
 
 
-class _Bookmark(msgspec.Struct, forbid_unknown_fields=True):
-    after: str | None = None
-    at: int = 0
-
-
-def _bookmark(given: Any) -> tuple[str | None, int]:
+def _bookmark(given: Any, fields: int) -> tuple[str | None, tuple[Any, ...]]:
     if given in (None, "", "nil"):
-        return None, 0
+        return None, ()
     try:
         found = msgspec.json.decode(urlsafe_b64decode(given), type=_Bookmark)
-    except (Base64Error, ValueError, TypeError, msgspec.MsgspecError) as error:
+    except (Base64Error, ValueError, TypeError, msgspec.MsgspecError, RecursionError) as error:
         raise CouchError(400, "invalid_bookmark", "Invalid bookmark value") from error
-    return found.after, max(found.at, 0)
+    if len(found.key) != fields:
+        raise CouchError(400, "invalid_bookmark", "The bookmark is of another question")
+    return found.after, tuple(found.key)
 
 
 def _number(body: Mapping[str, Any], name: str, default: int) -> int:

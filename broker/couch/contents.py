@@ -9,7 +9,7 @@ from msgspec import UNSET
 
 from broker.couch import stubs
 from broker.couch.reading import Beside, Told, held_generation
-from broker.http.answers import AnyAnswer, Header, Streamed, encode_json, etag
+from broker.http.answers import AnyAnswer, Header, Streamed, encode_json
 from broker.http.call import Call
 from broker.http.disposition import disposition
 from broker.http.outflow import Pieces
@@ -18,11 +18,13 @@ from feeds import Barrel, Document
 from feeds.attachments.stubs import DEFAULT_TYPE, Stubs, stubs_of
 
 
-async def multipart_document(call: Call, barrel: Barrel, document: Document, beside: Beside) -> AnyAnswer:
+async def multipart_document(
+    call: Call, barrel: Barrel, document: Document, beside: Beside, headers: list[Header]
+) -> AnyAnswer:
     """One document as `multipart/related`."""
     boundary = new_boundary()
     kind = b'multipart/related; boundary="%b"' % boundary
-    return await _streamed(call, _related(barrel, document, beside, boundary), kind, [(b"etag", etag(document.rev))])
+    return await _streamed(call, _related(barrel, document, beside, boundary), kind, headers)
 
 
 async def multipart_revisions(call: Call, barrel: Barrel, found: Iterable[list[Told]], beside: Beside) -> AnyAnswer:

@@ -5,23 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Final
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
 from msgspec import UNSET
 
 from broker.couch import local
 from broker.couch.contents import multipart_document, multipart_revisions
 from broker.couch.errors import CouchError, bad_request
-from broker.couch.face import check_json, database, decoded, document_id, query_of
+from broker.couch.face import check_json, check_reserved, database, decoded, document_id, query_of
 from broker.couch.paging import paged_answer
 from broker.couch.query import Query
 from broker.couch.reading import Beside, Told, as_json, checked_rev, open_revisions, read
 from broker.couch.related import related_write
 from broker.couch.writing import edited, grafted, told_of_write
-from broker.http.answers import Answer, AnyAnswer, encode_json, etag, revisions_in
+from broker.http.answers import Answer, AnyAnswer, Header, encode_json, etag, revisions_in
 from broker.http.call import Call
 from broker.http.documents import absorbed, document_path
 from broker.http.related import boundary_of
+from broker.http.routing import decode
 from feeds import Barrel, Document, Write, Written
 from feeds.attachments.given import Given
 from feeds.attachments.stubs import split
@@ -54,14 +55,14 @@ async def get_document(call: Call) -> AnyAnswer:
         return await _revisions(call, barrel, id, [checked_rev(each) for each in revs], beside)
     rev = None if rev is None else checked_rev(rev)
     document = await call.in_thread(read, barrel, id, rev, beside)
-    tag = etag(document.rev)
-    held = call.header(b"if-none-match")
+    headers: list[Header] = [] if beside.is_of_the_tree else [(b"etag", etag(document.rev))]
+    held = call.header(b"if-none-match") if headers else None
     if held is not None and (document.rev in revisions_in(held) or "*" in revisions_in(held)):
-        return Answer(304, b"", [(b"etag", tag)])
+        return Answer(304, b"", headers)
     if beside.attachments and _accepts(call, _RELATED):
-        return await multipart_document(call, barrel, document, beside)
+        return await multipart_document(call, barrel, document, beside, headers)
     in_thread = call.in_step if beside.attachments else call.in_thread
-    return Answer(200, await in_thread(as_json, barrel, document, beside), [(b"etag", tag)])
+    return Answer(200, await in_thread(as_json, barrel, document, beside), headers)
 
 
 async def _revisions(call: Call, barrel: Barrel, id: str, revs: list[str] | None, beside: Beside) -> AnyAnswer:
@@ -244,7 +245,11 @@ def _destination(call: Call) -> tuple[str, str | None]:
     if "://" in header:
         raise bad_request("Destination URL must be relative.")
     place, _, options = header.partition("?")
-    target = unquote(place.lstrip("/")) or new_id()
+    try:
+        plain = place.lstrip("/").encode("latin-1").decode()  # some send it as it is
+    except UnicodeDecodeError as error:
+        raise bad_request("Destination is not UTF-8.") from error
+    target = check_reserved(decode(plain, "Destination")) or new_id()
     check_document_id(target)
     rev = dict(parse_qsl(options)).get("rev")
     return target, None if rev is None else checked_rev(rev)

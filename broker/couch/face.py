@@ -99,7 +99,11 @@ def database_name(call: Call) -> str:
 
 def document_id(call: Call) -> str:
     """The document in the path; `_design/…` where it stands below that."""
-    id = call.param("id") if "id" in call.params else _DESIGN + call.param("design")
+    return check_reserved(call.param("id") if "id" in call.params else _DESIGN + call.param("design"))
+
+
+def check_reserved(id: str) -> str:
+    """The id, if its underscore, where it begins with one, is that of a design document or of a local one."""
     if id.startswith("_") and (not id.startswith(_DESIGN) or id == _DESIGN) and not id.startswith("_local/"):
         raise illegal_id()
     return id

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from broker.couch import stubs
-from broker.couch.asking import Asked, bookmark_after, bookmark_at, read_find
+from broker.couch.asking import Asked, bookmark_after, read_find
 from broker.couch.candidates import Candidates, candidates_of
 from broker.couch.errors import CouchError
 from broker.couch.face import database, json_object
@@ -93,15 +93,21 @@ class _Looker:
                 return
 
     def in_order(self) -> Iterator[list[bytes]]:
-        """Matches that have every field to sort by, sorted."""
+        """Matches that have every field to sort by, sorted, behind the bookmark."""
+        downs = [down for _, down in self._asked.sort]
+        after = self._asked.after
+        behind = None if after is None else _Key([*self._asked.key], downs, after)
         keyed = []
         size = 0
         for matches in self._matches(None):
             for document, doc in matches:
-                key = [_field(doc, path) for path, _ in self._asked.sort]
-                if any(part is _ABSENT for part in key):
+                values = [_field(doc, path) for path, _ in self._asked.sort]
+                if any(value is _ABSENT for value in values):
                     continue
-                keyed.append((_Key(key, [down for _, down in self._asked.sort]), document, doc))
+                key = _Key(values, downs, document.id)
+                if behind is not None and not behind < key:
+                    continue
+                keyed.append((key, document, doc))
                 size += len(document.body)
                 if len(keyed) > SORTED_MAX or size > _SORTED_BYTES_MAX:
                     raise CouchError(
@@ -112,10 +118,10 @@ class _Looker:
                     )
             yield []
         keyed.sort(key=lambda each: each[0])
-        begin = self._asked.at + self._asked.skip
-        part = keyed[begin : begin + self._asked.limit]
+        part = keyed[self._asked.skip : self._asked.skip + self._asked.limit]
         if part:
-            self.bookmark = bookmark_at(begin + len(part))
+            last, document, _ = part[-1]
+            self.bookmark = bookmark_after(document.id, last.values)
         for at in range(0, len(part), _CHUNK):
             yield [self._told(document, doc) for _, document, doc in part[at : at + _CHUNK]]
 
@@ -149,20 +155,21 @@ _ABSENT: Final = _Absent()
 
 
 class _Key:
-    """Values to sort by, each up or down."""
+    """Values to sort by, each up or down; and the id, up, where they are equal."""
 
-    __slots__ = ("_downs", "_values")
+    __slots__ = ("_downs", "_id", "values")
 
-    def __init__(self, values: list[Any], downs: list[bool]) -> None:
-        self._values = values
+    def __init__(self, values: list[Any], downs: list[bool], id: str) -> None:
+        self.values = values
         self._downs = downs
+        self._id = id
 
     def __lt__(self, other: _Key) -> bool:
-        for value, beside, down in zip(self._values, other._values, self._downs, strict=True):
+        for value, beside, down in zip(self.values, other.values, self._downs, strict=True):
             order = compare(value, _sorted_keys(beside))
             if order:
                 return (order > 0) is down
-        return False
+        return self._id < other._id
 
 
 def _sorted_keys(value: Any) -> Any:

@@ -13,9 +13,10 @@ from typing import Any, Final
 from broker.couch.asking import sorted_by
 from broker.couch.documents import submit
 from broker.couch.errors import CouchError, bad_request
-from broker.couch.face import database, json_object
+from broker.couch.face import check_reserved, database, json_object
 from broker.http.answers import Answer, json_answer
 from broker.http.call import Call
+from broker.http.routing import decode
 from feeds import Barrel, Document, Write
 from feeds.body import check_id
 from feeds.errors import BadRequest, NotFound
@@ -55,7 +56,7 @@ async def create_index(call: Call) -> Answer:
     name, design = asked.get("name", digest), asked.get("ddoc", digest)
     if not isinstance(name, str) or not isinstance(design, str) or not name or not design:
         raise bad_request("`name` and `ddoc` are texts.")
-    id = design if design.startswith(_DESIGN) else _DESIGN + design
+    id = check_reserved(design if design.startswith(_DESIGN) else _DESIGN + design)
     try:
         check_id(id)
     except BadRequest as error:
@@ -80,7 +81,8 @@ async def create_index(call: Call) -> Answer:
 async def delete_index(call: Call) -> Answer:
     """Forget a definition: `_index/{design document}/json/{name}`."""
     barrel = database(call, "write")
-    design, kind, name = ["", "", *call.param("index").rsplit("/", 2)][-3:]
+    # Split before it is decoded: the slashes of a name are encoded.
+    design, kind, name = (decode(part, "index") for part in ["", "", *call.params["index"].rsplit("/", 2)][-3:])
     id = design if design.startswith(_DESIGN) else _DESIGN + design
     before = await call.in_thread(_read, barrel, id) if kind == "json" else None
     views = _views(before)

@@ -30,6 +30,8 @@ _DESIGN: Final = ("_design/", "_design0")
 class Range:
     """Which documents are listed, and how."""
 
+    within: tuple[str, str]
+    """The list that it is a part of."""
     low: str
     high: str
     """Not among them."""
@@ -65,6 +67,7 @@ class Range:
             low = low if first is None else max(low, first)
             high = high if last is None else min(high, last + JUST_BEHIND if inclusive else last)
         return cls(
+            within,
             low,
             high,
             descending,
@@ -77,10 +80,12 @@ class Range:
 
 
 def _key(query: Query, *names: str) -> str | None:
+    if not query.has(*names):
+        return None
     value = query.json(*names)
-    if value is None or isinstance(value, str):
+    if isinstance(value, str):
         return value
-    # Other values sort before or behind all texts, as in CouchDB's order of JSON.
+    # Other values, null among them, sort before or behind all texts, as in CouchDB's order of JSON.
     return LAST if isinstance(value, dict | list) else ""
 
 
@@ -105,7 +110,7 @@ async def _list(call: Call, within: tuple[str, str]) -> AnyAnswer:
         check_keys(keys, query)
         pages = _by_keys(barrel, keys, asked)
     else:
-        pages = _in_order(barrel, asked, within)
+        pages = _in_order(barrel, asked)
     return await paged_answer(call, pages, contents=asked.beside.attachments)
 
 
@@ -121,16 +126,18 @@ def check_keys(keys: Any, query: Query) -> None:
 
 def _head(barrel: Barrel, asked: Range, offset: int | None) -> bytes:
     info = barrel.info()
-    told: dict[str, Any] = {"total_rows": info.doc_count}
+    total = count_documents(barrel, *_DESIGN, most=_COUNTED_MAX) if asked.within == _DESIGN else info.doc_count
+    told: dict[str, Any] = {"total_rows": total}
     if asked.update_seq:
         told["update_seq"] = barrel.position(info.seq)
     told["offset"] = offset
     return encode_json(told)[:-1] + b',"rows":['
 
 
-def _in_order(barrel: Barrel, asked: Range, within: tuple[str, str]) -> Iterator[bytes]:
+def _in_order(barrel: Barrel, asked: Range) -> Iterator[bytes]:
     """The answer in pieces. Blocks."""
     before: int | None = 0
+    within = asked.within
     outside = (asked.high, within[1]) if asked.descending else (within[0], asked.low)
     if asked.low < asked.high and outside[0] < outside[1]:
         before = count_documents(barrel, *outside, most=_COUNTED_MAX)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 import msgspec
@@ -29,6 +30,12 @@ _WINDOW_BYTES: Final = 1 << 20
 _UNBUFFERED: Final[list[Header]] = [(b"cache-control", b"no-store"), (b"x-accel-buffering", b"no")]
 _EMPTY: Final = b'{"results":[]'
 
+
+class _Last(msgspec.Struct):
+    last_seq: str
+
+
+_last = msgspec.json.Decoder(_Last).decode
 _decode_row = msgspec.json.Decoder(Row).decode
 
 
@@ -87,6 +94,7 @@ async def long_poll(call: Call, barrel: Barrel, asked: Asked, found: AnyAnswer) 
     """What is there already, else the first that comes; nothing where that takes longer than the timeout."""
     if isinstance(found, Streamed) or not found.body.startswith(_EMPTY):
         return found
+    asked = replace(asked, since=Position.parse(_last(found.body).last_seq))  # everything before it was looked at
     window = _WINDOW if asked.limit is None else min(_WINDOW, asked.limit)
     follower = Follower(call, barrel, asked.as_feed(), window=window, bytes_max=_WINDOW_BYTES, docs=asked.reads_docs)
     start = await follower.start()

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from broker.couch.errors import bad_request
 from broker.couch.face import database, decoded, query_of
-from broker.couch.writing import refused
+from broker.couch.writing import fault_of, refused
 from broker.http.answers import Answer, encode_json, etag
 from broker.http.call import Call
 from feeds import Barrel, Written
@@ -55,6 +55,8 @@ def write_local(barrel: Barrel, id: str, text: bytes, rev: str | None = None) ->
     doc: Any = decoded(text, Any)
     if not isinstance(doc, dict):
         raise bad_request("Document must be a JSON object")
+    if (fault := fault_of(doc)) is not None:
+        raise fault
     try:
         if doc.get("_deleted") is True:
             return barrel.local_delete(id, rev=doc.get("_rev", rev))

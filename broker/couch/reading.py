@@ -62,6 +62,11 @@ class Beside:
             stubs_only=query.has("attachments") and not query.flag("attachments"),
         )
 
+    @property
+    def is_of_the_tree(self) -> bool:
+        """Whether what is told beside a revision may change while that stays: there is no entity tag for it."""
+        return self.revs_info or self.conflicts or self.deleted_conflicts or self.local_seq
+
     def since(self, revs: Sequence[str] | None) -> Beside:
         """The same for a document that the reader has at these revisions; the very same where it has none."""
         if not revs or self.stubs_only:

@@ -14,7 +14,7 @@ import msgspec
 
 from broker.couch import stubs
 from broker.couch.errors import CouchError, bad_request
-from broker.couch.face import illegal_id
+from broker.couch.face import check_reserved, illegal_id
 from broker.http.answers import encode_json
 from feeds import Write
 from feeds.errors import BadRequest, MissingStub, SpileError, TooLarge
@@ -38,9 +38,11 @@ _REV: Final = re.compile(r"[0-9]+-.+", re.DOTALL)
 def edited(text: bytes, bytes_max: int, *, id: str | None = None, rev: str | None = None) -> Write:
     """A document that is changed here: its `_rev`, or `rev`, is what it is based on."""
     try:
-        return Write.put(_native(text, edits=True), id=id, rev=rev, bytes_max=bytes_max)
+        write = Write.put(_native(text, edits=True), id=id, rev=rev, bytes_max=bytes_max)
     except (BadRequest, TooLarge) as error:
         raise _contradiction(text, id, rev) or refused(text, error) from error
+    check_reserved(write.id)
+    return write
 
 
 def grafted(text: bytes, bytes_max: int) -> Write:
@@ -121,7 +123,7 @@ def fault_of(doc: Any, *, replicated: bool = False) -> CouchError | None:
     """What CouchDB itself would refuse a document for; None where that is nothing."""
     if not isinstance(doc, Mapping):
         return bad_request("Document must be a JSON object")
-    id, rev, deleted = doc.get("_id", "x"), doc.get("_rev"), doc.get("_deleted")
+    id, rev = doc.get("_id", "x"), doc.get("_rev")
     if not isinstance(id, str):
         return illegal_id("Document id must be a string")
     if not id:
@@ -131,18 +133,18 @@ def fault_of(doc: Any, *, replicated: bool = False) -> CouchError | None:
     strange = next((key for key in doc if key.startswith("_") and key not in _KNOWN), None)
     if strange is not None:
         return CouchError(400, "doc_validation", f"Bad special document member: {strange}")
-    if rev is not None and not (isinstance(rev, str) and _REV.fullmatch(rev)):
+    if "_rev" in doc and not (isinstance(rev, str) and _REV.fullmatch(rev)):
         return bad_request("Invalid rev format")
     if replicated and rev is None:
         return bad_request("A document with new_edits=false has a _rev.")
-    if deleted is not None and not isinstance(deleted, bool):
+    if not isinstance(doc.get("_deleted", False), bool):
         return bad_request("_deleted must be true or false")
     return _fault_of_history(doc) if replicated else _fault_of_attachments(doc)
 
 
 def _fault_of_history(doc: Mapping[str, Any]) -> CouchError | None:
-    told = doc.get("_revisions")
-    if told is not None:
+    if "_revisions" in doc:
+        told = doc["_revisions"]
         start, ids = (told.get("start"), told.get("ids")) if isinstance(told, dict) else (None, None)
         good = isinstance(start, int) and isinstance(ids, list) and all(isinstance(id, str) for id in ids)
         if not good or not ids or int(start or 0) < len(ids) or doc["_rev"] != f"{start}-{ids[0]}":

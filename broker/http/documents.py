@@ -71,8 +71,9 @@ async def create_document(call: Call) -> Answer:
     write = await _checked(call, body, lambda: Write.put(body, bytes_max=call.services.limits.document_bytes_max))
     call.allow("write", name, document_path(write.id))
     barrel = call.services.store.barrel(name)
-    answer = await _write(call, barrel, write, call.token("put", name, "", body), False)
-    where = f"/barrels/{quote(name, safe='')}/docs/{quote(write.id)}"
+    written, told = await _submitted(call, barrel, write, call.token("put", name, "", body), False)
+    answer = _written_answer(written, told)
+    where = f"/barrels/{quote(name, safe='')}/docs/{quote(written.id)}"
     answer.headers.append((b"location", where.encode()))
     return answer
 
@@ -94,8 +95,14 @@ async def delete_document(call: Call) -> Answer:
     name, id = call.param("barrel"), call.param("id")
     call.allow("write", name, document_path(id))
     barrel = call.services.store.barrel(name)
-    rev, conditional = await _condition(call, barrel, id, call.options().text("rev"))
-    token = call.token("delete", name, id, (rev or "").encode())
+    asked = call.options().text("rev")
+    token = call.token("delete", name, id, (call.if_match() or asked or "").encode())
+    try:
+        rev, conditional = await _condition(call, barrel, id, asked)
+    except PreconditionFailed:
+        if token is None:
+            raise
+        rev, conditional = None, True  # nothing is there: maybe since this very request, sent before, deleted it
     return await _write(call, barrel, Write.delete(id, rev=rev), token, conditional)
 
 
@@ -189,16 +196,22 @@ async def _related(call: Call, barrel: Barrel, boundary: str, put: Callable[[byt
 
 
 async def _write(call: Call, barrel: Barrel, write: Write, token: Token | None, conditional: bool) -> Answer:
+    return _written_answer(*await _submitted(call, barrel, write, token, conditional))
+
+
+async def _submitted(
+    call: Call, barrel: Barrel, write: Write, token: Token | None, conditional: bool
+) -> tuple[Written, WriteTold | None]:
+    """What was written, and how far it went where it was to be passed on."""
     reach = write_reach(call.options())
     if reach is None:
-        return _written_answer(await _written(call, barrel, write, token, conditional))
+        return await _written(call, barrel, write, token, conditional), None
     with call.nest.place():
         written = await _written(call, barrel, write, token, conditional)
-        told = await passed_on(call, barrel, written.id, written.rev, reach)
-    return _written_answer(written, told)
+        return written, await passed_on(call, barrel, written.id, written.rev, reach)
 
 
-def _written_answer(written: Written, told: WriteTold | None = None) -> Answer:
+def _written_answer(written: Written, told: WriteTold | None) -> Answer:
     answer, status = written_json(written), 201 if written.created else 200
     if told is not None:
         answer["p2p"] = told

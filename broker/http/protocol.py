@@ -187,3 +187,9 @@ class WebSocketConnection(WebSocketsSansIOProtocol):
         scope = getattr(self, "scope", None)
         if scope is not None:
             scope["spile.abort"] = self.transport.abort
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            # A refusal completes the handshake too; uvicorn would log it as an error of the application's.
+            self.handshake_complete = True

@@ -99,7 +99,7 @@ def locals_of(barrel: Barrel) -> Iterator[bytes]:
 
 
 READERS: dict[str, Callable[[Barrel], Iterator[bytes]]] = {
-    "_all_docs": lambda b: _in_order(b, Range.of(Query(b"include_docs=true"), ALL), ALL),
+    "_all_docs": lambda b: _in_order(b, Range.of(Query(b"include_docs=true"), ALL)),
     "_all_docs of keys": lambda b: _by_keys(b, list("abcd"), Range.of(Query(b"include_docs=true"), ALL)),
     "_bulk_get": lambda b: _results(b, [_Asked(id) for id in "abcd"], Beside(), False),
     "_bulk_get of revisions": lambda b: _results(b, [_Asked(id, "1-a") for id in "abcd"], Beside(), False),

@@ -231,6 +231,29 @@ async def test_a_key_covers_deletions_and_updates(web: Served) -> None:
     assert (await web.client.delete(f"{DOCS}/a", **gone)).json()["rev"] == first.json()["rev"]
 
 
+async def test_a_repeated_creation_is_found_where_the_first_one_was(web: Served) -> None:
+    key = {"Idempotency-Key": "k-2"}
+    first = await web.client.post(DOCS, json={"n": 1}, headers=key)
+    again = await web.client.post(DOCS, json={"n": 1}, headers=key)
+    assert again.headers["location"] == first.headers["location"] == f"{DOCS}/{first.json()['id']}"
+
+
+async def test_a_repeated_deletion_of_whatever_is_there_is_answered_as_done(web: Served) -> None:
+    await web.client.put(f"{DOCS}/a", json={"n": 1})
+    headers = {"Idempotency-Key": "k-3", "If-Match": "*"}
+    first = await web.client.delete(f"{DOCS}/a", headers=headers)
+    again = await web.client.delete(f"{DOCS}/a", headers=headers)
+    assert (again.status_code, again.json()) == (200, {**first.json(), "repeated": True})
+    await web.client.put(f"{DOCS}/a", json={"n": 2})
+    late = await web.client.delete(f"{DOCS}/a", headers=headers)
+    assert late.json()["rev"] == first.json()["rev"]
+    assert (await web.client.get(f"{DOCS}/a")).json()["n"] == 2
+    for id in ("a", "never"):
+        await web.client.delete(f"{DOCS}/{id}", headers={"If-Match": "*"})
+        other = await web.client.delete(f"{DOCS}/{id}", headers={"Idempotency-Key": "k-4", "If-Match": "*"})
+        assert (other.status_code, other.json()["error"]) == (412, "precondition_failed")
+
+
 async def test_head_answers_like_get_without_a_body(web: Served) -> None:
     made = await web.client.put(f"{DOCS}/a", json={"n": 1})
     head = await web.client.head(f"{DOCS}/a")

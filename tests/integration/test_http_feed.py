@@ -1,6 +1,7 @@
 """The WebSocket feed: the stream protocol over a socket."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -136,6 +137,18 @@ async def test_a_feed_of_nothing_is_refused_in_the_handshake(web: Served, barrel
             pass
     assert refused.value.response.status_code == status
     assert b'"reason"' in (refused.value.response.body or b"")
+
+
+async def test_who_is_refused_in_the_handshake_is_no_error_of_the_service(
+    web: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(InvalidStatus):
+        async with feed(web, "nothing"):
+            pass
+    async with feed(web) as socket:  # by whose answer the log has been written
+        await say(socket, run="r")
+        await hear(socket)
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 async def test_a_page_of_another_origin_is_refused(web: Served) -> None:

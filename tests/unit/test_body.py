@@ -298,7 +298,22 @@ def test_ids_within_the_rules_are_taken(id: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "id", ["", "x" * 513, "é" * 257, "/".join("a" * 33), "_a", "_local/a", "a\0", "\x9f", "\ud800", None, 1, b"a"]
+    "id",
+    [
+        "",
+        "x" * 513,
+        "é" * 257,
+        "/".join("a" * 33),
+        "_a",
+        "_local/a",
+        "_design/",
+        "a\0",
+        "\x9f",
+        "\ud800",
+        None,
+        1,
+        b"a",
+    ],
 )
 def test_ids_against_the_rules_are_refused(id: Any) -> None:
     with pytest.raises(BadRequest):
