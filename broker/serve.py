@@ -128,7 +128,9 @@ async def serving(settings: Settings) -> AsyncIterator[Service]:
         followers = ThreadPoolExecutor(settings.readers + 2, thread_name_prefix="spile-follower")
         stack.callback(followers.shutdown)
 
-        streams = StreamService(store, followers, loop, limits=ServiceLimits(streams_per_owner=settings.streams_max))
+        # Whoever reads the past leaves two threads to those who follow.
+        limits = ServiceLimits(streams_per_owner=settings.streams_max, replays_max=settings.readers)
+        streams = StreamService(store, followers, loop, limits=limits)
         mqtt: Broker
 
         async def answer(client: str, message: Message) -> bool:

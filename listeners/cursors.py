@@ -94,6 +94,9 @@ class Cursors:
             await self._wake.wait()
             await asyncio.sleep(self._flush_s)
             self._wake.clear()
-            await asyncio.shield(self.flush())
+            try:
+                await asyncio.shield(self.flush())
+            except Exception:
+                log.exception("Cursors are not stored yet, and are tried again")
             if self._moved:
                 self._wake.set()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from feeds.errors import Overloaded, TooLarge
+from feeds.paths import decode_segment, encode_segment
 from listeners.changes import Change
 from listeners.stream.messages import check_listener_name
 
@@ -68,16 +69,17 @@ def replay(letters: DeadLetters, callback: Callable[[Change], object]) -> int:
 
 def counted(barrel: Barrel) -> Counter[str]:
     """How many dead letters are kept in a barrel, by the listener's name."""
-    return Counter(id_.removeprefix(_PREFIX).rsplit("/", 2)[0] for id_ in barrel.local_ids(_PREFIX))
+    segments = (id_.removeprefix(_PREFIX).split("/")[0] for id_ in barrel.local_ids(_PREFIX))
+    return Counter(decode_segment(segment) or segment for segment in segments)
 
 
 class BarrelDeadLetters:
-    """Dead letters of one listener in its barrel's `_local/dead/<name>/<position>`."""
+    """Dead letters of one listener in its barrel's `_local/dead/<name>/<epoch>/<seq>`, the name as one segment."""
 
     def __init__(self, barrel: Barrel, name: str, *, letters_max: int = LETTERS_MAX) -> None:
         """Those of the listener of this name."""
         self._barrel = barrel
-        self._prefix = f"{_PREFIX}{check_listener_name(name)}/"
+        self._prefix = f"{_PREFIX}{encode_segment(check_listener_name(name))}/"
         self._letters_max = letters_max
 
     def add(self, change: Change, error: BaseException) -> DeadLetter:
@@ -129,12 +131,15 @@ class FileDeadLetters:
         with self._lock:
             if sum(1 for _ in self._lines()) >= self._letters_max:
                 raise _full(self._letters_max)
+            is_new = not self._path.exists()
             with self._path.open("ab") as file:
                 if file.tell() and not self._ends_whole():
                     file.write(b"\n")
                 file.write(_json(letter) + b"\n")
                 file.flush()
                 os.fsync(file.fileno())
+            if is_new:
+                self._sync_folder()
         return letter
 
     def list(self) -> Iterable[DeadLetter]:
@@ -159,12 +164,15 @@ class FileDeadLetters:
                 file.flush()
                 os.fsync(file.fileno())
             aside.replace(self._path)
-            folder = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            self._sync_folder()
             return len(lines) - len(kept)
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _lines(self) -> Iterable[bytes]:
         if self._path.exists():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import threading
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
@@ -28,6 +29,8 @@ from listeners.stream.messages import (
     check_attachments,
     check_listener_name,
 )
+
+log = logging.getLogger("spile.listeners")
 
 _JOIN_S_MAX = 20.0
 
@@ -84,6 +87,7 @@ class Listening:
         """Use `listen`."""
         self._boundaries = {"start": on_snapshot_start, "end": on_snapshot_end}
         self._told: Item | None = None
+        self._untold: Item | None = None  # a boundary whose callback has not returned yet
         self._feed = _Feed()
         place = checked(source)
         self._thread = threading.Thread(
@@ -98,10 +102,13 @@ class Listening:
         return self
 
     def __next__(self) -> Change:
-        """The next change; waits for it. What was given before counts as acknowledged."""
+        """The next change; waits for it. What was given before counts as acknowledged.
+
+        What the callback for a snapshot's boundary raises comes out, and it is called again by the next step.
+        """
         self.acknowledge()
         while True:
-            item = self._feed.take()
+            item = self._feed.take(self._untold)
             if item is None:
                 self.close()
                 if self._feed.inbox.error is not None:
@@ -110,9 +117,11 @@ class Listening:
             if item.row is not None:
                 self._told = item
                 return change_of(item)
+            self._untold = item
             callback = self._boundaries[item.boundary or "start"]
             if callback is not None:
                 callback(snapshot_of(item))
+            self._untold = None
             self._feed.acknowledged(item)
 
     def acknowledge(self) -> None:
@@ -163,10 +172,10 @@ class _Feed:
         self._stopped = False  # nothing more is to be told
         self._closed = False  # and what was done is acknowledged
 
-    def take(self) -> Item | None:
-        """The next item; waits. None when the feed is over, or was told to stop."""
+    def take(self, first: Item | None = None) -> Item | None:
+        """The next item, or this one before all others; waits. None when the feed is over, or was told to stop."""
         while not self._stopped:
-            item = self.inbox.take()
+            item = first or self.inbox.take()
             if item is not None:
                 return item
             with self._changed:
@@ -223,6 +232,9 @@ class _Feed:
                 await following.run()
         except SpileError as error:
             self.inbox.finish(error)
+        except Exception:
+            log.exception("Listening failed")
+            self.inbox.finish(SpileError("The listener failed; its log says why."))
         finally:
             self.inbox.finish(None)
 

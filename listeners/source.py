@@ -56,17 +56,23 @@ async def opened(
         yield lambda: InProcessLink(service, barrel)
         return
     loop = asyncio.get_running_loop()
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="spile-listen") as executor:
-        store = None
+    executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="spile-listen")
+    store = None
+    try:
         if isinstance(place, StorePlace):
             target = place.store
             store = await loop.run_in_executor(executor, lambda: Store.open(target, create=False))
-        try:
-            async with _served(store or _store_of(place), executor) as service:
-                yield lambda: InProcessLink(service, _name_of(place))
-        finally:
-            if store is not None:
-                await loop.run_in_executor(executor, store.close)
+        async with _served(store or _store_of(place), executor) as service:
+            yield lambda: InProcessLink(service, _name_of(place))
+    finally:
+        # What is still being read may take long, and others are on this loop.
+        await loop.run_in_executor(None, _let_go, executor, store)
+
+
+def _let_go(executor: ThreadPoolExecutor, store: Store | None) -> None:
+    executor.shutdown()
+    if store is not None:
+        store.close()
 
 
 @asynccontextmanager

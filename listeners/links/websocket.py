@@ -65,7 +65,7 @@ class WebSocketLink:
             )
         except InvalidStatus as fault:
             raise self._refused(fault) from None
-        except (OSError, TimeoutError, InvalidHandshake, InvalidURI) as fault:
+        except (OSError, TimeoutError, UnicodeError, InvalidHandshake, InvalidURI) as fault:
             wrong = tls_words(fault)
             raise Unreached(
                 f"No service answers at {self.address}: {wrong or fault or 'no answer in time'}.",

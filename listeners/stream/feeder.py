@@ -23,7 +23,7 @@ from listeners.cursors import Cursors
 from listeners.stream.contents import PAGE_ROWS_MAX, Unfilled, filled, with_contents
 from listeners.stream.hub import Hub, InThread
 from listeners.stream.interests import Interest
-from listeners.stream.messages import Credit, Open
+from listeners.stream.messages import Credit, Open, fitting
 from listeners.stream.sender import Sender, SenderLimits, Told, refusal
 
 log = logging.getLogger("spile.streams")
@@ -40,7 +40,8 @@ class Around:
     barrel: Callable[[str], Barrel]  # blocking; raises NotFound
     hub: Callable[[Barrel], Hub]
     cursors: Cursors
-    in_thread: InThread
+    in_thread: InThread  # where many wait for their turn
+    at_once: InThread  # for what is quick
     clock: Callable[[], float]
     limits: SenderLimits
     page_rows: int
@@ -189,7 +190,10 @@ class Feeder:
             await self._send(refusal(self.opened.run, error))
             return
         self._sender.fail(error)
-        while (array := self._sender.next_array(self._around.clock())) is not None:
+        await self._send_waiting(self._sender)
+
+    async def _send_waiting(self, sender: Sender) -> None:
+        while (array := sender.next_array(self._around.clock())) is not None:
             await self._send(array)
 
     async def _start(self) -> Sender:
@@ -203,7 +207,7 @@ class Feeder:
             start = barrel.resolve(since, patterns=bool(interest.patterns))
             return barrel, start, start.leaves
 
-        barrel, start, self._leaves = await around.in_thread(look)
+        barrel, start, self._leaves = await around.at_once(look)
         self._barrel = barrel
         self._hub = around.hub(barrel)
         sender = Sender(
@@ -221,6 +225,7 @@ class Feeder:
     async def _carry(self, sender: Sender) -> None:
         hub = self._hub
         assert hub is not None
+        await self._send_waiting(sender)  # the start, which is not to wait until something is read
         while True:
             if not self._live and not sender.ending:
                 if self._at_end and not sender.buffered:
@@ -264,17 +269,21 @@ class Feeder:
                 return replay, [], after, True
             page = replay.next(rows_max, bytes_max)
             rows = [self._with_contents(barrel, row) for row in page.rows] if self._contents else page.rows
-            return replay, [(row.seq, _encode(row)) for row in rows], page.seq, page.caught_up
+            return replay, [(row.seq, _encode(self._fitting(row))) for row in rows], page.seq, page.caught_up
 
         reading = asyncio.ensure_future(around.in_thread(read))
+        reading.add_done_callback(lambda _: self._wake.set())
         try:
-            while not (await asyncio.wait([reading], timeout=around.limits.heartbeat_s))[0]:
-                # Choosing the rows of a large barrel may take long; the listener is to know that somebody is here.
-                while (array := sender.next_array(around.clock())) is not None:
-                    await self._send(array)
-        except asyncio.CancelledError:
+            while not reading.done() and not sender.finished:
+                # Choosing the rows of a large barrel may take long; the listener is to know that somebody is here,
+                # and is told at once that the stream has ended.
+                await self._wake.wait()
+                self._wake.clear()
+                await self._send_waiting(sender)
+        finally:
             reading.cancel()
-            raise
+        if not reading.done():
+            return
         replay, rows, looked_at, caught_up = reading.result()
         if self._in_snapshot:
             self._in_snapshot = False
@@ -307,6 +316,11 @@ class Feeder:
             hub.detach(self)
             self._unfilled.clear()
             self._live = False
+
+    def _fitting(self, row: Row) -> Row:
+        if not isinstance(row.paths, msgspec.UnsetType):
+            row.paths = fitting(row.paths, self.interest.doc_bytes_max)
+        return row
 
     def _with_contents(self, barrel: Barrel, row: Row) -> Row:
         return with_contents(barrel, row, self._around.contents_bytes_max, self.interest.doc_bytes_max)

@@ -16,6 +16,7 @@ from feeds.matcher import Matcher
 from feeds.paths import id_levels
 from feeds.patterns import Pattern
 from feeds.rows import LogEntry
+from listeners.stream.messages import fitting
 from listeners.stream.sender import Told
 
 _encode = msgspec.json.Encoder().encode
@@ -172,7 +173,7 @@ def _row(
     if encoded is None:
         row = entry.row(docs, doc_bytes_max)
         if paths is not None:
-            row.paths = paths
+            row.paths = fitting(paths, doc_bytes_max)
         row.entered = entered
         row.removed = removed
         encoded = made[key] = _encode(row)

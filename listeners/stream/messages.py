@@ -24,6 +24,8 @@ BYTES_DEFAULT = 1 << 20
 BYTES_MAX = 64 << 20
 
 _SHOWN_CHARACTERS_MAX = 120
+_UTF8_BYTES_MAX = 6  # of a character in JSON, where it is written as an escape
+_QUOTES_BYTES = 3
 
 Attachments = Literal["stubs", "contents"]
 """How documents tell their attachments: as `stubs`, or with their bytes as base64 `data` (`contents`)."""
@@ -180,6 +182,19 @@ def decode_run(data: bytes) -> str | None:
     except (*_FAULTS, BadRequest):
         return None
     return run
+
+
+def fitting(paths: list[str], bytes_max: int | None) -> list[str]:
+    """The paths of a row, or the first of them where all would take more of a message than `bytes_max` bytes; one
+    at least."""
+    if bytes_max is None or sum(map(len, paths)) * _UTF8_BYTES_MAX + len(paths) * _QUOTES_BYTES <= bytes_max:
+        return paths
+    size = 0
+    for count, path in enumerate(paths):
+        size += len(_encoder.encode(path)) + 1
+        if size > bytes_max and count:
+            return paths[:count]
+    return paths
 
 
 def check_attachments(attachments: Attachments) -> Attachments:

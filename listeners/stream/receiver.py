@@ -101,10 +101,13 @@ class Receiver:
 
     def received(self, array: Array[Row], size: int, now: float) -> list[Action]:
         """An array arrived, `size` bytes long."""
-        if self.finished or not self._run or array.run != self._run or self._done:
+        if self.finished or not self._run or array.run != self._run:
             return []
         if array.end is not None and array.end.code != "done":
+            # Also after all was told: whoever has not acknowledged it yet would have its cursor stored by nobody.
             return self._ended(error_of(array.end.code, array.end.reason, array.end.hint), now)
+        if self._done:
+            return []
         try:
             seq = Position.parse(array.seq)
             prev = Position.parse(array.prev)

@@ -6,10 +6,12 @@ Transports hand messages in and give a `send` for each stream; who may listen to
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import threading
 import time
 from collections.abc import Awaitable, Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -22,6 +24,7 @@ from listeners.lags import Standing, Standings
 from listeners.stream.feeder import Around, Feeder, Send, stopping
 from listeners.stream.hub import Hub, HubLimits
 from listeners.stream.messages import Close, decode_credit, decode_open, decode_run
+from listeners.stream.names import names_of
 from listeners.stream.sender import SenderLimits, refusal
 
 T = TypeVar("T")
@@ -67,7 +70,8 @@ class StreamService:
         self._clock = clock
         self._cursors = Cursors(store, executor)
         self._streams: dict[_Key, tuple[Feeder, asyncio.Task[None]]] = {}
-        self._names: dict[tuple[str, str], _Key] = {}
+        self._names = names_of(store)
+        self._named: dict[_Key, Callable[[], None]] = {}  # how the streams that have a name are told that it is taken
         self._owners: dict[str, int] = {}
         self._hubs: dict[tuple[str, str], Hub] = {}  # by barrel and epoch
         self._followed: frozenset[str] = frozenset()  # barrels with a hub; also read by the writer's thread
@@ -79,6 +83,7 @@ class StreamService:
             hub=self._hub,
             cursors=self._cursors,
             in_thread=self._in_thread,
+            at_once=self._at_once,
             clock=clock,
             limits=self.limits.sender,
             page_rows=self.limits.page_rows,
@@ -126,7 +131,7 @@ class StreamService:
             return
         self._drop(key)
         if opened.name is not None:
-            self._take_name(barrel, opened.name, key)
+            self._take_name(opened.name, key, feeder)
         self._begin(key, feeder)
 
     def credit(self, owner: str, barrel: str, stream: str, message: bytes) -> bytes | None:
@@ -235,16 +240,24 @@ class StreamService:
             self._owners[key[0]] = left
         else:
             del self._owners[key[0]]
-        name = feeder.opened.name
-        if name is not None and self._names.get((key[1], name)) == key:
-            del self._names[key[1], name]
+        replaced = self._named.pop(key, None)
+        if replaced is not None:
+            self._names.leave((key[1], feeder.opened.name or ""), replaced)
 
-    def _take_name(self, barrel: str, name: str, key: _Key) -> None:
-        """A name has one stream, the one that came last: two would move one cursor back and forth."""
-        before = self._names.get((barrel, name))
-        if before is not None and before in self._streams:
-            self._streams[before][0].replaced(Replaced(f"Another stream listens as {name!r} now."))
-        self._names[barrel, name] = key
+    def _take_name(self, name: str, key: _Key, feeder: Feeder) -> None:
+        """A name has one stream, the one that came last."""
+        error = Replaced(f"Another stream listens as {name!r} now.")
+        here = threading.get_ident()
+
+        def replaced() -> None:
+            if threading.get_ident() == here:
+                feeder.replaced(error)  # at once, before it moves the cursor again
+                return
+            with contextlib.suppress(RuntimeError):  # its loop is closed, and it with that
+                self._loop.call_soon_threadsafe(feeder.replaced, error)
+
+        self._named[key] = replaced
+        self._names.take((key[1], name), replaced)
 
     async def _tick(self) -> None:
         while True:
@@ -262,15 +275,27 @@ class StreamService:
             await self._replays.acquire()
         finally:
             self._replays_waiting -= 1
+        return await self._at_once(call, self._place_is_free)
+
+    async def _at_once(self, call: Callable[[], T], ended: Callable[[Future[T]], None] | None = None) -> T:
+        """What is looked up as a stream begins does not wait for replays: its listener waits for the first word.
+
+        `ended` is called, in whichever thread, when the call is over: that of a stream that is gone goes on.
+        """
         try:
-            return await self._loop.run_in_executor(self._executor, call)
+            work = self._executor.submit(call)
+            if ended is not None:
+                work.add_done_callback(ended)
+            return await asyncio.wrap_future(work)
         except SpileError:
             raise
         except Exception as error:
             log.exception("A stream cannot read its barrel")
             raise Unavailable("The service failed to read the barrel.") from error
-        finally:
-            self._replays.release()
+
+    def _place_is_free(self, _: Future[T]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits for a place
+            self._loop.call_soon_threadsafe(self._replays.release)
 
     def _hub(self, barrel: Barrel) -> Hub:
         key = (barrel.name, barrel.epoch)

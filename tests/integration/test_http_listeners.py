@@ -150,7 +150,7 @@ async def test_dead_letters_are_counted(web: Served) -> None:
     geo = web.store.barrel("geo")
     web.store.cursors.put([("geo", "a/b", Position(4, geo.epoch)), ("geo", "a", Position(4, geo.epoch))])
     for seq in (1, 2):
-        geo.local_put(f"dead/a/b/{geo.epoch}/{seq:020d}", {})
+        geo.local_put(f"dead/a%2Fb/{geo.epoch}/{seq:020d}", {})
     found = {each["name"]: each["dead_letters"] for each in (await told(web))["listeners"]}
     assert found == {"a/b": 2, "a": 0}
 

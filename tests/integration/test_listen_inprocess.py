@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from feeds import Barrel, Store
-from feeds.errors import BadRequest, NotFound, Overloaded, StoreLocked, Unavailable
+from feeds.errors import BadRequest, NotFound, Overloaded, SpileError, StoreLocked, Unavailable
 from listeners import BarrelDeadLetters, Change, FileDeadLetters, Listener, Retries, listen, replay
 
 SWIFT = Retries(attempts=3, first_s=0.001, max_s=0.01)
@@ -30,6 +30,21 @@ def barrel(store: Store) -> Barrel:
 
 def fill(barrel: Barrel, count: int) -> None:
     barrel.bulk([{"_id": f"d{number}", "n": number} for number in range(count)])
+
+
+def test_a_name_has_one_listener_in_a_process_the_one_that_came_last(barrel: Barrel) -> None:
+    fill(barrel, 2)
+    with listen(barrel, name="mine") as first:
+        assert next(first).id == "d0"
+        with listen(barrel, name="mine") as second, listen(barrel, name="other") as third:
+            assert next(second).id == "d0"
+            with pytest.raises(SpileError) as ended:
+                for _ in first:
+                    pass
+            assert ended.value.code == "replaced"
+            assert next(second).id == "d1"
+            assert next(third).id == "d0"
+    assert [change.id for change in listen(barrel, name="mine", follow=False)] == ["d1"]
 
 
 class Handler:
@@ -122,6 +137,52 @@ def test_a_loop_that_is_left_lets_go_of_its_thread(barrel: Barrel) -> None:
         if thread.name.startswith("spile listen") and thread not in before:
             thread.join(10)
             assert not thread.is_alive()
+
+
+def test_a_fault_that_nobody_foresaw_does_not_look_like_the_end(
+    store: Store, barrel: Barrel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("no store today")
+
+    store.close()
+    monkeypatch.setattr(Store, "open", fails)
+    with pytest.raises(SpileError, match="its log says why"):
+        list(listen(f"{tmp_path / 'store'}#geo", follow=False))
+    assert "no store today" in caplog.text
+
+
+def test_a_boundary_of_a_snapshot_whose_callback_failed_is_told_again(store: Store) -> None:
+    listen(store.create("geo"), name="mine", since="now", patience_s=None).__enter__().close()
+    store.drop("geo")
+    anew = store.create("geo")
+    fill(anew, 1)
+    fails = [ValueError("no start today"), ValueError("no end today")]
+    told: list[str] = []
+
+    def boundary(which: str) -> None:
+        if fails and which in str(fails[0]):
+            raise fails.pop(0)
+        told.append(which)
+
+    with listen(
+        anew,
+        name="mine",
+        follow=False,
+        on_snapshot_start=lambda _: boundary("start"),
+        on_snapshot_end=lambda _: boundary("end"),
+    ) as changes:
+        with pytest.raises(ValueError, match="no start today"):
+            next(changes)
+        told.append(next(changes).id)
+        with pytest.raises(ValueError, match="no end today"):
+            next(changes)
+        cursor = store.cursors.get("geo", "mine")
+        assert cursor is not None
+        assert cursor.epoch != anew.epoch
+        assert list(changes) == []
+    assert told == ["start", "d0", "end"]
+    assert str(store.cursors.get("geo", "mine")) == anew.position(1)
 
 
 def test_a_callback_is_tried_again_and_acknowledged_when_it_returns(barrel: Barrel) -> None:

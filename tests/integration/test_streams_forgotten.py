@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -29,12 +30,15 @@ class Forgetting(ThreadPoolExecutor):
         super().__init__(4)
         self._store = store
         self.forgets = False
+        self.between_reads = threading.Lock()
+        """Held by each read, and by a test whose steps are not to have one that began before between them."""
 
     def submit(self, call: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         def forgetful() -> Any:
-            if self.forgets:
-                self._store.maintain()
-            return call(*args, **kwargs)
+            with self.between_reads:
+                if self.forgets:
+                    self._store.maintain()
+                return call(*args, **kwargs)
 
         return super().submit(forgetful)
 
@@ -70,8 +74,9 @@ async def test_without_patterns_a_stream_goes_on_with_newest_states(
 ) -> None:
     listening = await Listening(service).open("now")
     await listening.caught_up(barrel.position(3))
-    pool.forgets = True
-    barrel.bulk([{"_id": f"d{number}", "region": "Asia"} for number in range(3)], update=True)
+    with pool.between_reads:
+        pool.forgets = True
+        barrel.bulk([{"_id": f"d{number}", "region": "Asia"} for number in range(3)], update=True)
     await listening.until(lambda: len(listening.told) == 3)
     assert [id for _, id, _ in listening.told] == ["d0", "d1", "d2"]
     barrel.put({"region": "Asia"}, id="d0", update=True)
@@ -84,8 +89,9 @@ async def test_with_patterns_a_stream_ends_and_begins_again_with_a_snapshot(
 ) -> None:
     listening = await Listening(service, "region/Europe").open("now")
     await listening.caught_up(barrel.position(3))
-    pool.forgets = True
-    barrel.put({"region": "Asia"}, id="d1", update=True)
+    with pool.between_reads:
+        pool.forgets = True
+        barrel.put({"region": "Asia"}, id="d1", update=True)
     await listening.until(lambda: listening.arrays[-1].end)
     end = listening.arrays[-1].end
     assert end is not None

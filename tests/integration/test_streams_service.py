@@ -166,6 +166,28 @@ async def test_with_nothing_unacknowledged_one_row_is_sent_however_large(
     assert client.ids == ["large", "larger"]
 
 
+@pytest.mark.parametrize("live", [True, False])
+async def test_a_row_with_more_paths_than_a_message_holds_tells_the_first(
+    barrel: Barrel, service: StreamService, live: bool
+) -> None:
+    client = Client(service)
+    asked = {"run": "r", "since": "first", "patterns": ["n/#"], "window": 1000, "bytes": 1 << 20}
+
+    async def begin() -> None:
+        await service.open("me", "geo", "s", msgspec.json.encode(asked), client.receive, doc_bytes_max=1_000)
+
+    if live:
+        await begin()
+        await client.caught_up(0)
+    barrel.put({"_id": "big", "n": [f"größe {number}" for number in range(500)]})
+    if not live:
+        await begin()
+    await client.until(lambda: client.rows)
+    (row,) = client.rows
+    assert 10 < len(row["paths"]) < 100
+    assert max(map(len, client.raw)) < 2_000
+
+
 async def test_without_follow_it_ends_with_done_and_still_takes_the_acknowledgement(
     barrel: Barrel, service: StreamService
 ) -> None:

@@ -245,3 +245,12 @@ def test_the_lost_end_of_an_empty_snapshot_is_found_by_the_next_heartbeat() -> N
     listener.received(array("r1", 0, 0, caught_up=True), 50, 8.0)
     assert not listener.open
     assert sends(listener.tick(9.0))[0]["run"] == "r2"
+
+
+def test_a_service_that_forgot_a_stream_before_all_was_acknowledged_is_asked_again() -> None:
+    listener = started(follow=False)
+    told = items(listener.received(array("r1", 0, 2, 1, 2, caught_up=True, end=End("done")), 100, 0.0))
+    listener.acked(told[0], 0.0)
+    listener.received(Array(run="r1", rows=[], end=End("closed")), 50, 18.0)
+    (again,) = sends(listener.tick(20.0))
+    assert (again["run"], again["since"]) == ("r2", "1-e")
