@@ -30,7 +30,7 @@ at the address) is for a person to mend, who should not have to tell us; once in
 STOP_S_MAX = 10.0  # for a peer that does not answer; what it has taken by then is found there the next time
 LASTED_S = 60.0  # a run of this length was no failure at the start: the waits begin small again
 
-_FAULT_HINT = "The service's log tells what happened. Resume the replication to try again."
+_FAULT_HINT = "The service's log tells what happened. Resuming the replication tries at once."
 
 
 class Fault(SpileError):
@@ -147,9 +147,8 @@ class Runner:
             self._failed(error)
         except asyncio.CancelledError:
             self.outcome = "stopped"
-        except Exception as error:
-            log.exception("the replication %s ended by a fault", self.what)
-            self._failed(Fault(f"The replication ended by {type(error).__name__}"))
+        except Exception as error:  # noqa: BLE001 - it is logged, and shown
+            self._failed(self._told(error))
 
     async def _replicate(self, source: Peer, target: Peer) -> None:
         """Until it is done or stopped; raises what ends it for good."""
@@ -166,12 +165,21 @@ class Runner:
                 if not self._stopping.is_set():
                     await work.run()
                 return
-            except SpileError as error:
+            except Exception as ended:
+                error = self._told(ended)
                 if self._stopping.is_set() or not self._again or error.code == "bad_request":
-                    raise
+                    if error is ended:
+                        raise
+                    raise error from ended
                 if now() - began >= LASTED_S:
                     backoff.reset()
                 await self._wait(error, backoff.next())
+
+    def _told(self, error: Exception) -> SpileError:
+        if isinstance(error, SpileError):
+            return error
+        log.error("the replication %s ended by a fault", self.what, exc_info=error)
+        return Fault(f"The replication ended by {type(error).__name__}")
 
     def _hear(self, error: SpileError | None) -> None:
         """Of a target that is away before the replication begins."""

@@ -55,7 +55,7 @@ class Place:
 
     def _make(self, entry: Entry) -> Runner:
         self.begun += 1
-        return Runner(entry.task, entry.secrets, self._open)
+        return Runner(entry.task, entry.secrets, self._open, again_s=(0.01, 0.1))
 
     @asynccontextmanager
     async def _open(self, place: str, login: Login | None) -> AsyncIterator[Peer]:
@@ -134,6 +134,33 @@ async def test_what_a_cancelled_task_did_is_not_told_of_the_one_that_is_made_aft
     await asyncio.wait([work.runner.task])
     await place.crew.keep(None)
     assert place.ledger.entry(id).report.directions == []
+
+
+async def test_a_fault_of_our_own_ends_a_continuous_one_for_a_while_and_one_that_runs_once_for_good(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write, faults = LocalPeer.write, 0
+
+    async def strange(self: LocalPeer, *given: Any) -> Any:
+        nonlocal faults
+        if faults < 2:
+            faults += 1
+            raise RuntimeError("never thought of")
+        return await write(self, *given)
+
+    monkeypatch.setattr(LocalPeer, "write", strange)
+    place.ask()
+    await place.crew.fit(None)
+    (work,) = place.crew.works
+    await asyncio.wait([work.runner.task])
+    report = work.runner.report()
+    assert (report.state, report.error, faults) == ("failed", "internal", 1)
+    await place.crew.fit(None)
+    place.ask(continuous=True)
+    await place.crew.fit(None)
+    (work,) = place.crew.works
+    await eventually(lambda: work.runner.report().state == "idle")
+    assert faults == 2
 
 
 async def test_one_that_is_abandoned_while_an_error_ends_its_session_ends(
