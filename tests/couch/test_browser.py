@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -74,30 +75,35 @@ class Site:
 
 @contextmanager
 def browser(folder: Path, url: str) -> Iterator[None]:
-    """A page in a browser without a window. All that it writes is in the folder."""
-    folder.mkdir()
+    """A page in a browser without a window, whose profile is in the folder."""
     program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
     if program is None:
         pytest.skip("no Chromium is installed (Debian: chromium)")
-    process = subprocess.Popen(
-        [
-            *(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
-            *("--no-first-run", "--disable-background-networking", "--disable-sync", "--disable-component-update"),
-            *(f"--user-data-dir={folder / 'profile'}", "--remote-debugging-port=0", url),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "TMPDIR": str(folder)},
-    )
-    try:
-        yield
-    finally:
-        process.terminate()
+    with TemporaryDirectory() as scratch:  # its sockets are there, whose names must be short
+        process = subprocess.Popen(
+            [
+                *(program, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"),
+                *(
+                    "--no-first-run",
+                    "--disable-background-networking",
+                    "--disable-sync",
+                    "--disable-component-update",
+                ),
+                *(f"--user-data-dir={folder}", "--remote-debugging-port=0", url),
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "TMPDIR": scratch},
+        )
         try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def test_a_page_of_another_origin_syncs_live(tmp_path: Path) -> None:
@@ -111,7 +117,7 @@ def test_a_page_of_another_origin_syncs_live(tmp_path: Path) -> None:
             attached = "/barrels/db/attachments/with-file/b.txt"
             service.http.put(attached, content=b"of spile", headers={"Content-Type": "text/plain"})
             place = service.url.replace("http://", "http://ann:secret@") + "/couch/db"
-            with browser(tmp_path / "browser", f"{site.url}/?url={quote(place, safe='')}"):
+            with browser(tmp_path / "profile", f"{site.url}/?url={quote(place, safe='')}"):
                 until(lambda: site.holds("before"), "what was there, in the page", BROWSER_S)
                 until(
                     lambda: service.http.get("/barrels/db/docs/from-page").status_code == 200, "the page's document"
