@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from typing import NamedTuple
-from urllib.parse import urlsplit
+from urllib.parse import unquote_plus, urlsplit
 
 __all__ = ["Address", "without_password"]
+
+_PASSWORDS = frozenset(("password", "sslpassword"))
+"""What stands behind `?` in PostgreSQL's URLs, and is secret."""
 
 
 class Address(NamedTuple):
@@ -44,7 +47,12 @@ class Address(NamedTuple):
 
 
 def without_password(url: str) -> str:
-    """The URL as it may be shown and logged: its user stays, a password does not."""
+    """The URL as it may be shown and logged: its user stays, a password does not, wherever it stands."""
     parts = urlsplit(url)
     who, at, where = parts.netloc.rpartition("@")
-    return parts._replace(netloc=f"{who.partition(':')[0]}{at}{where}").geturl() if ":" in who else url
+    netloc = f"{who.partition(':')[0]}{at}{where}" if ":" in who else parts.netloc
+    given = parts.query.split("&")
+    query = "&".join(each for each in given if unquote_plus(each.partition("=")[0]).lower() not in _PASSWORDS)
+    return (
+        url if (netloc, query) == (parts.netloc, parts.query) else parts._replace(netloc=netloc, query=query).geturl()
+    )

@@ -259,6 +259,13 @@ class Settings(BaseSettings):
         except BadRequest as error:
             raise ValueError(f"{error.reason}. {error.hint}") from None
 
+    @field_validator("token")
+    @classmethod
+    def _check_token(cls, token: SecretStr | None) -> SecretStr | None:
+        if token is not None and not token.get_secret_value():
+            raise ValueError("it is empty, and everyone could give it; leave it out for none")
+        return token
+
     @field_validator("broker")
     @classmethod
     def _check_broker(cls, url: str | None) -> str | None:
@@ -293,6 +300,13 @@ class Settings(BaseSettings):
                 f"publish_bytes_max: documents of {self.publish_bytes_max} bytes do not fit into messages of "
                 f"{self.broker_packet_bytes_max} (broker_packet_bytes_max) with what stands around them"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _refuse_what_would_do_nothing(self) -> Self:
+        for name, needed in (("units_burst", "units_per_second"), ("broker_probe_password", "broker_probe_user")):
+            if getattr(self, name) is not None and getattr(self, needed) is None:
+                raise ValueError(f"{name}: it goes with {needed}, and does nothing without")
         return self
 
     @model_validator(mode="after")

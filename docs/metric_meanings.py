@@ -44,7 +44,7 @@ MEANINGS: dict[str, str] = {
     "spile_mqtt_connects": "External broker: how often it was connected to since the start.",
     "spile_mqtt_acknowledged": "External broker: messages that it acknowledged since the start.",
     "spile_mqtt_set_aside": "External broker: messages it closes the connection on; they were logged and passed.",
-    "spile_mqtt_requests_dropped": "External broker: requests beyond what is read ahead, which were not answered.",
+    "spile_mqtt_requests_dropped": "External broker: messages not answered: retained, no requests, or too many.",
     "spile_mqtt_unheard": "External broker: answers that could not be given since it was away.",
     "spile_mqtt_bytes_in": "Bytes received from MQTT clients.",
     "spile_mqtt_bytes_out": "Bytes sent to MQTT clients.",

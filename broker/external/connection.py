@@ -19,6 +19,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.external.access import BrokerAccess
 from broker.external.limits import ExternalLimits
+from broker.external.patience import Patience
 from broker.external.reasons import Refuses, no_connection, no_greeting
 from broker.external.window import Window
 from broker.external.wire import GREETING, Wire
@@ -41,6 +42,8 @@ class Arrived:
     topic: str
     payload: bytes
     mid: int
+    is_retained: bool = False
+    """Whether the broker had kept it, and sends it since somebody subscribes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +113,7 @@ class Connection:
         self._greeted: asyncio.Future[None] = loop.create_future()
         self._subscribed: dict[int, asyncio.Future[None]] = {}
         self._flights: dict[int, _Flight] = {}
+        self._patience = Patience(limits.ack_s)
         self._quiet: asyncio.Future[None] | None = None
         self._writing_soon = False
         self._writing = False
@@ -143,7 +147,7 @@ class Connection:
         try:
             async with asyncio.timeout_at(deadline):
                 await loop.create_connection(lambda: wire, address.host, address.port, ssl=access.tls)
-        except OSError as fault:  # TimeoutError and ssl.SSLError too
+        except (OSError, UnicodeError) as fault:  # TimeoutError and ssl.SSLError too; no name of a host
             raise no_connection(address, fault) from None
         connection = cls(access, limits, wire, on_message or _unheard)
         try:
@@ -194,7 +198,7 @@ class Connection:
             if message.qos:
                 self._send(message, topic, payload, size, window, batch)
             else:
-                self._client.publish(topic, payload, 0, message.retain)
+                self._hand_over(message, topic, payload)
             sent += 1
             size_sent += size
             if sent >= _BREATH_MESSAGES or size_sent >= _BREATH_BYTES:
@@ -268,13 +272,23 @@ class Connection:
     # Sending
 
     def _send(self, message: Message, topic: str, payload: bytes, size: int, window: Window, batch: _Batch) -> None:
-        info = self._client.publish(topic, payload, 1, message.retain)
+        try:
+            info = self._hand_over(message, topic, payload)
+        except BadRequest:
+            window.leave(size)
+            raise
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             window.leave(size)
             self.end(paho.error_string(info.rc))
             raise self._unavailable()
         self._flights[info.mid] = _Flight(message.topic, size, window, batch, time.monotonic())
         batch.left += 1
+
+    def _hand_over(self, message: Message, topic: str, payload: bytes) -> paho.MQTTMessageInfo:
+        try:
+            return self._client.publish(topic, payload, min(message.qos, 1), message.retain)
+        except ValueError as fault:  # its topic or itself is longer than MQTT can say
+            raise BadRequest(f"A message to {topic[:200]!r} cannot be sent: {fault}") from None
 
     def _unavailable(self) -> Unavailable:
         reason = self.ended.result().reason if self.ended.done() else "it takes nothing more"
@@ -345,7 +359,7 @@ class Connection:
             if mid:
                 self.acknowledge(mid)
             return
-        self._on_message(Arrived(topic, bytes(message.payload), mid))
+        self._on_message(Arrived(topic, bytes(message.payload), mid, message.retain))
 
     def _disconnected(self, _client: Any, _data: Any, _flags: Any, reason: ReasonCode, _properties: Any) -> None:
         # The broker's closing is told by `_lost`; here it is paho that gives up: no answer to a ping, bad packets.
@@ -359,14 +373,11 @@ class Connection:
     def _tick(self) -> None:
         self._timer = self._loop.call_later(TICK_S, self._tick)
         self._client.loop_misc()
-        oldest = next(iter(self._flights.values()), None)
-        if oldest is None or self.ended.done():
+        if self.ended.done():
             return
-        waited_s = time.monotonic() - oldest.sent_at
-        # Where the broker has said something since, it lives, and it is this message that it does not take. One that
-        # is silent altogether is left to paho's pings.
-        if waited_s > self._limits.ack_s and self._wire.heard_at > oldest.sent_at:
-            self.end(f"a message was not acknowledged for {waited_s:.0f} s", by_broker=True)
+        oldest = next(((mid, flight.sent_at) for mid, flight in self._flights.items()), None)
+        if self._patience.is_over(oldest, self._wire.heard_at, time.monotonic()):
+            self.end(f"a message was not acknowledged for {self._limits.ack_s:.0f} s", by_broker=True)
 
 
 def _fail(waiting: asyncio.Future[None] | None, error: Exception) -> None:

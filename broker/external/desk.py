@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from broker.external.connection import Arrived
@@ -70,6 +71,7 @@ class Desk:
         self._requests = requests
         self._limits = limits
         self._tasks: set[asyncio.Task[None]] = set()
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -82,7 +84,10 @@ class Desk:
         levels = topic.split("/", 3) if topic is not None else []
         if topic is None or len(levels) < 4 or topic.count("/") >= _LEVELS_MAX:
             self._drop("a message to %.200r is no request", arrived.topic)
-        elif len(self._tasks) >= self._limits.requests:
+        elif arrived.is_retained:
+            # It was served when it came, and comes again with each connection: a write would be done again each time.
+            self._drop("a request to %.200r that the broker retains is not served again", arrived.topic)
+        elif self._is_full(len(arrived.payload)):
             self._drop("too many requests are in work to refuse the one to %.200r", arrived.topic)
         else:
             client = _client(levels[1], levels[2])
@@ -90,7 +95,8 @@ class Desk:
             work = self._serve(client, arrived, valid, ways, entry, acknowledgements)
             task = asyncio.create_task(work, name=f"spile mqtt request {topic[:200]}")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._bytes += len(arrived.payload)
+            task.add_done_callback(self._done_with(len(arrived.payload)))
             return
         if entry is not None:
             acknowledgements.done(entry)
@@ -104,6 +110,17 @@ class Desk:
             task.cancel()
         if self._tasks:
             await asyncio.wait(self._tasks)
+
+    def _is_full(self, size: int) -> bool:
+        limits, count = self._limits, len(self._tasks)
+        return count >= limits.requests or (count > 0 and self._bytes + size > limits.requests_bytes)
+
+    def _done_with(self, size: int) -> Callable[[asyncio.Task[None]], None]:
+        def done(task: asyncio.Task[None]) -> None:
+            self._tasks.discard(task)
+            self._bytes -= size
+
+        return done
 
     async def _serve(
         self,

@@ -35,7 +35,9 @@ class ExternalLimits:
     refused_topics: int = 10_000
     """How many of these are remembered."""
     requests: int = 4_000
-    """Requests in work, refusals included: twice what the service of requests takes. Beyond, none is answered."""
+    """Requests in work, refusals included: four times what the service of requests takes. More are not answered."""
+    requests_bytes: int = 128 * MIB
+    """Payloads of these: twice what the service of requests takes. A lone one may be larger."""
     unacknowledged: int = 16
     """Requests whose PUBACK waits until they are answered. Beyond, the oldest is acknowledged early, so that the
     broker's own window (Mosquitto's is 20) never makes it park requests that a refusal should answer."""

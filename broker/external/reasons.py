@@ -53,6 +53,8 @@ def no_connection(address: BrokerAddress, fault: Exception) -> Unavailable:
             )
         case socket.gaierror():
             return Unreachable(f"{address}: there is no host of this name ({fault.strerror}).")
+        case UnicodeError():
+            return Unreachable(f"{address}: that is no name of a host.")
         case TimeoutError():
             return Unreachable(f"{address} does not answer in time.")
         case ConnectionRefusedError():

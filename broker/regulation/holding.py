@@ -98,10 +98,12 @@ class Holding:
         now = loop.time()
         count = self._pace.told(self._count, now - self._looked_at, self._room())
         self._looked_at = now
-        while count and self._count and self._next()[0] + self._least_s <= now:
-            count -= 1
-            self._tell_next()
-        self._timer = loop.call_later(TICK_S, self._tell) if self._count else None
+        try:
+            while count and self._count and self._next()[0] + self._least_s <= now:
+                count -= 1
+                self._tell_next()
+        finally:  # one that cannot be told keeps no other from being told
+            self._timer = loop.call_later(TICK_S, self._tell) if self._count else None
 
     def _next(self) -> tuple[float, Callable[[], None]]:
         # Who is held anew while its turn lasts has another one, behind the others.

@@ -98,6 +98,11 @@ class ScriptedBroker:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    def send(self, data: bytes) -> None:
+        """Send this on every connection."""
+        for writer in list(self._writers):
+            writer.write(data)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
         self.connects += 1

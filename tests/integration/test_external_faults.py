@@ -97,6 +97,17 @@ async def test_a_broker_that_hangs_is_left_and_taken_up_again_when_it_wakes(tmp_
         await until(lambda: broker.failure is None)
 
 
+@pytest.mark.parametrize("qos", [0, 1])
+async def test_a_topic_that_is_too_long_with_its_prefix_is_refused_and_takes_no_room(qos: int) -> None:
+    long = "to/u/c/rejected/".ljust(65_535, "x")
+    async with scripted() as there, connected(there, prefix="site1/", kind="plain") as broker:
+        assert not await broker.publish_to("u/c", one(long, qos=qos))
+        with pytest.raises(BadRequest, match="too long"):
+            await broker.publish([one(long, qos=qos), one()])
+        assert broker.stats().queues == {"mqtt_in_flight": 0, "mqtt_answers": 0, "mqtt_requests": 0}
+        await broker.publish([one()])
+
+
 async def test_a_message_that_is_never_acknowledged_ends_the_connection_and_is_set_aside() -> None:
     limits = ExternalLimits(retry_first_s=0.01, retry_max_s=0.1, ack_s=1.5)
     async with scripted() as there, connected(there, limits=limits, login={"keepalive_s": 1}, kind="plain") as broker:

@@ -249,6 +249,39 @@ async def test_what_is_far_too_much_is_dropped_and_nothing_waits(tmp_path: Path)
         await device.close()
 
 
+async def test_requests_in_work_are_bounded_by_their_bytes_too() -> None:
+    held = Held()
+    limits = replace(QUICK, requests_bytes=1_000)
+    async with scripted() as there:
+        assert there.greeting is not None
+        for at, size in enumerate((2_000, 10, 990)):  # one alone is taken whatever its size is
+            there.greeting += publish_packet(f"from/u/c/set/b/{at}", b"x" * size, 1, 1 + at)
+        async with connected(there, requests=held, kind="plain", limits=limits) as broker:
+            held.broker = broker
+            await until(lambda: broker.stats().received == 3)
+            await until(lambda: len(held.begun) == 1)
+            assert broker.stats().requests_dropped == 2
+            held.go.set()
+            await until(lambda: broker.stats().queues["mqtt_requests"] == 0)
+            there.send(publish_packet("from/u/c/set/b/3", b"x" * 990, 1, 9))
+            await until(lambda: len(held.begun) == 2)
+
+
+async def test_a_request_that_a_broker_retains_is_served_once(tmp_path: Path) -> None:
+    held = Held()
+    held.go.set()
+    async with running("mosquitto", tmp_path, requests=held) as (process, broker):
+        held.broker = broker
+        device = await RawClient.connect(process.port, "device")
+        await device.publish("from/u/c/set/b/x", b"{}", qos=0, retain=True)  # of QoS 1 it might come again anyway
+        await until(lambda: len(held.begun) == 1)
+        broker.let_go("this test")
+        await until(lambda: broker.stats().connects == 2)
+        await until(lambda: broker.stats().received == 2, "what is retained")
+        assert (len(held.begun), broker.stats().requests_dropped) == (1, 1)
+        await device.disconnect()
+
+
 async def test_a_request_that_was_not_answered_comes_again_to_the_next_connection(tmp_path: Path) -> None:
     held = Held()
     async with running("mosquitto", tmp_path, requests=held) as (process, broker):

@@ -18,8 +18,9 @@ from ports import free_port
 
 from broker.external import BrokerAccess, BrokerAddress, ExternalBroker
 from broker.external.access import read_password, tls_context
+from broker.external.connection import Connection
 from broker.mqtt.contract import Message
-from feeds.errors import BadRequest, SpileError, Unauthorized
+from feeds.errors import BadRequest, SpileError, Unauthorized, Unavailable
 
 
 async def refusal(broker_access: BrokerAccess) -> SpileError:
@@ -50,6 +51,13 @@ async def test_a_broker_that_refuses_the_connection_says_why(code: int, kind: ty
         error = await refusal(access(there))
     assert isinstance(error, kind)
     assert told in error.reason
+
+
+@pytest.mark.parametrize("host", ["broker..example", "x" * 64 + ".example"])
+async def test_what_can_be_no_name_of_a_host_is_told(host: str) -> None:
+    where = BrokerAccess(BrokerAddress.parse(f"mqtt://{host}"), "spile-test")
+    with pytest.raises(Unavailable, match="no name of a host"):
+        await Connection.open(where, QUICK)
 
 
 async def test_a_broker_that_is_not_available_now_is_tried_again() -> None:

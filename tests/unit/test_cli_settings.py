@@ -61,6 +61,18 @@ def test_with_a_token_it_may_be_reached() -> None:
     assert settings.exposed == ("http 0.0.0.0:80",)
 
 
+def test_a_burst_without_a_rate_is_refused() -> None:
+    with pytest.raises(BadRequest, match="units_burst: it goes with units_per_second"):
+        load_settings({"units_burst": 100.0})
+    assert load_settings({"units_burst": 100.0, "units_per_second": 10.0}).units_burst == 100.0
+
+
+@pytest.mark.parametrize("http", ["0.0.0.0:80", "127.0.0.1:80"])
+def test_a_token_of_no_characters_is_none(http: str) -> None:
+    with pytest.raises(BadRequest, match="token: it is empty"):
+        load_settings({"http": http, "token": ""})
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "localhost", "[::1]"])
 def test_loopback_needs_no_token(host: str) -> None:
     assert load_settings({"http": f"{host}:80"}).exposed == ()
@@ -124,6 +136,8 @@ def test_an_address_reads_back_from_its_text(text: str) -> None:
     [
         ("mqtt://user:secret@host:1883", "mqtt://user@host:1883"),
         ("postgresql+psycopg://u:p%40ss@host/db?x=1", "postgresql+psycopg://u@host/db?x=1"),
+        ("postgresql://host/db?user=u&password=hush&x=1", "postgresql://host/db?user=u&x=1"),
+        ("postgresql://u:p@host/db?sslpassword=hush", "postgresql://u@host/db"),
         ("sqlite:///data/spile.db", "sqlite:///data/spile.db"),
         ("http://user@host/", "http://user@host/"),
     ],

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from broker.external.access import BrokerAccess, BrokerAddress
 from broker.external.desk import Acknowledgements
 from broker.external.names import TopicNames, check_prefix, check_topic
+from broker.external.patience import Patience
 from broker.external.suspects import Suspects
 from broker.external.window import Window
 from broker.settings import Settings, load_settings
@@ -194,7 +195,9 @@ def test_a_service_with_another_broker_exposes_none_of_its_own() -> None:
 
 
 def test_secrets_of_the_broker_are_not_shown() -> None:
-    shown = repr(settings(broker_user="u", broker_password="hush", broker_probe_password="hush"))
+    shown = repr(
+        settings(broker_user="u", broker_password="hush", broker_probe_user="d", broker_probe_password="hush")
+    )
     assert "hush" not in shown
 
 
@@ -204,6 +207,7 @@ def test_secrets_of_the_broker_are_not_shown() -> None:
         ({"mqtt": "127.0.0.1:1"}, "leave out mqtt"),
         ({"broker_password": "a", "broker_password_file": "b"}, "give one of the two"),
         ({"broker_ca": "ca.pem"}, "mqtts://"),
+        ({"broker_probe_password": "a"}, "broker_probe_user"),
         ({"publish_bytes_max": 2 << 20}, "broker_packet_bytes_max"),
         ({"broker_prefix": "a b"}, "prefix"),
         ({"broker_kind": "emqx"}, "broker_kind"),
@@ -221,3 +225,20 @@ def test_a_broker_address_that_cannot_be_read_shows_nothing_of_its_password() ->
     with pytest.raises(BadRequest) as raised:
         BrokerAddress.parse("mqtt://user:se/cret@host")
     assert raised.value.reason == "'mqtt://user@host' is no address of a broker."
+
+
+def test_a_message_waits_for_its_acknowledgement_from_when_it_is_the_oldest() -> None:
+    patience = Patience(30.0)
+    assert not patience.is_over((1, 0.0), heard_at=0.1, now=0.5)
+    assert not patience.is_over((1, 0.0), heard_at=0.1, now=30.0)
+    assert patience.is_over((1, 0.0), heard_at=0.1, now=30.1)
+    # A slow link: it was sent long ago, and has its turn only now that those before it are acknowledged.
+    assert not patience.is_over((2, 1.0), heard_at=40.0, now=40.0)
+    assert not patience.is_over((2, 1.0), heard_at=60.0, now=70.0)
+    assert patience.is_over((2, 1.0), heard_at=60.0, now=70.1)
+    # A broker that says nothing at all is found out by pings.
+    assert not patience.is_over((3, 2.0), heard_at=80.0, now=80.0)
+    assert not patience.is_over((3, 2.0), heard_at=80.0, now=120.0)
+    # Where nothing was under way, the next one begins anew.
+    assert not patience.is_over(None, heard_at=121.0, now=121.0)
+    assert not patience.is_over((3, 121.1), heard_at=122.0, now=122.0)

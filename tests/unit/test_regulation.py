@@ -337,6 +337,23 @@ async def test_what_is_held_for_one_client_goes_out_together_and_nobody_is_passe
     assert "".join(told) == "aabbcaa"
 
 
+async def test_one_that_cannot_be_told_keeps_no_other_from_being_told() -> None:
+    failed: list[str] = []
+    told: list[int] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, what: failed.append(str(what["exception"])))
+
+    def breaks() -> None:
+        raise RuntimeError("it broke")
+
+    holding = Holding(20, least_s=0.0)
+    holding.hold(breaks)
+    holding.hold(lambda: told.append(1))
+    async with asyncio.timeout(30):
+        while len(holding):
+            await asyncio.sleep(0)
+    assert (failed, told) == (["it broke"], [1])
+
+
 # All of it together
 
 
