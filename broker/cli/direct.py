@@ -274,5 +274,5 @@ def _value(text: str) -> Any:
     """A bound as JSON, or as plain text where it is no JSON."""
     try:
         return msgspec.json.decode(text)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return text

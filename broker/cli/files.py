@@ -125,6 +125,8 @@ class Incoming:
         """Take the next bytes."""
         try:
             self._file.write(data)
+        except BrokenPipeError:
+            raise  # whoever read it has gone
         except OSError as error:
             raise _unwritable(self._name, error) from error
         self._digest.update(data)
@@ -151,11 +153,23 @@ class Incoming:
 
 @contextmanager
 def written(target: str) -> Iterator[Incoming]:
-    """A file that gets its name when the block ends well, and else leaves nothing behind; `-` is standard output."""
+    """A file that gets its name when the block ends well, and else leaves nothing behind; `-` is standard output.
+
+    What is there and is no file (a device, a pipe) is written to as it is. BadRequest for a folder.
+    """
     if target == "-":
         yield Incoming(sys.stdout.buffer, "standard output", is_own=False)
         return
     path = Path(target)
+    if not path.name or path.is_dir():
+        raise BadRequest(f"{target!r} is a folder, or no name of a file", hint="Name the file to write.")
+    if path.exists() and not path.is_file():
+        try:
+            with path.open("wb") as device:
+                yield Incoming(device, target, is_own=False)
+        except OSError as error:
+            raise _unwritable(target, error) from error
+        return
     aside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with aside.open("wb") as file:

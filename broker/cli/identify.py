@@ -33,7 +33,7 @@ def checker(field: str | None = None, *, literal: bool = False) -> Callable[[Pie
         return _checked
     if field == "_id":
         return _checked_with_id
-    if not field or not _CAN_BE_LOOKED_FOR(field):
+    if not field or not _CAN_BE_LOOKED_FOR(field) or (field.startswith("_id.") and not literal):
         raise BadRequest(f"ids cannot be taken from a field named {field!r}", hint="Rename the field first.")
     return _Identifier(field, (field,) if literal else tuple(field.split("."))).identified
 

@@ -21,7 +21,8 @@ from broker.cli.elements import Piece
 from broker.cli.exits import with_code
 from broker.cli.inputs import BadInput, BrokenInput
 from broker.cli.lane import Lane
-from feeds.errors import SpileError, StorageFull, Unavailable
+from feeds.errors import SpileError, StorageFull, Timeout, Unavailable
+from listeners.errors import Unreached
 
 __all__ = ["LoadReport", "Loader", "Refusal"]
 
@@ -115,6 +116,7 @@ class Loader:
         self._skip_bad = skip_bad
         self._patience = patience
         self._on_answer = on_answer
+        self._unanswered = False
         self._stopping = threading.Event()
         self._lane: Lane[list[BulkResult]] = Lane("spile-load", waiting_max=1)
         self._sent: deque[tuple[_Batch, Future[list[BulkResult]]]] = deque()
@@ -125,6 +127,11 @@ class Loader:
     def underway(self) -> int:
         """How many documents were handed on and are not answered yet."""
         return sum(len(batch.lines) for batch, _ in self._sent)
+
+    @property
+    def in_doubt(self) -> int:
+        """How many documents were sent without an answer, so that they may be stored or not."""
+        return len(self._sent[0][0].lines) if self._sent and self._unanswered else 0
 
     def load(self, source: str, pieces: Iterator[Piece], check: Callable[[Piece], bytes]) -> None:
         """Send every piece that `check` makes a document of, and wait until all are answered.
@@ -206,7 +213,13 @@ class Loader:
             reraise=True,
         ):
             with attempt:
-                return self._send(body, key)
+                try:
+                    answer = self._send(body, key)
+                except (Unavailable, Timeout) as error:
+                    self._unanswered |= not isinstance(error, Unreached | StorageFull)
+                    raise
+                self._unanswered = False
+                return answer
         raise AssertionError("tenacity ends by an answer or by raising")
 
     def _tell_of_waiting(self, state: tenacity.RetryCallState) -> None:

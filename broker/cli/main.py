@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -41,7 +41,11 @@ from broker.cli.exits import (
 from broker.cli.options import DatabaseOption, UrlOption
 from broker.cli.output import flush_standard_output, standard_output
 from broker.cli.placement import Commands, hand_down
+from broker.cli.streams import make_usable
 from broker.cli.version import version_text
+
+if TYPE_CHECKING:
+    from feeds.errors import SpileError
 
 __all__ = ["app", "main", "run"]
 
@@ -95,6 +99,7 @@ def spile(
 
 def main() -> None:
     """Run the command line of this process, and exit."""
+    make_usable()
     sys.exit(run())
 
 
@@ -134,12 +139,27 @@ def _command(arguments: Sequence[str] | None) -> int:
         # The package of the errors takes long to import; help and completion do without it.
         from feeds.errors import SpileError
 
-        if not isinstance(error, SpileError):
+        told = error if isinstance(error, SpileError) else _of_the_system(error)
+        if told is None:
             raise
         flush_standard_output()
-        report(error)
-        return exit_code(error)
+        report(told)
+        return exit_code(told)
     return DONE
+
+
+def _of_the_system(error: Exception) -> SpileError | None:
+    """What the system refused a command, as an error that says so; None for what is a fault of the program."""
+    from feeds.errors import BadRequest
+
+    if isinstance(error, BrokenPipeError):
+        return None
+    if isinstance(error, OSError) and error.filename is not None:
+        hint = "Check the path and its rights."
+        return BadRequest(f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}", hint=hint)
+    if isinstance(error, UnicodeEncodeError) and "\udc80" <= error.object[error.start] <= "\udcff":
+        return BadRequest(f"{error.object!r:.100} is not UTF-8", hint="Names and values are UTF-8 text.")
+    return None
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +26,7 @@ __all__ = [
     "UrlOption",
     "backend_of",
     "examples",
+    "finite",
     "told",
 ]
 
@@ -107,6 +109,13 @@ def _check_since(since: str) -> None:
     from feeds.positions import parse_since
 
     parse_since(since)
+
+
+def finite(value: float | None) -> float | None:
+    """A callback: `nan` and `inf` are numbers to the parser, but no number of seconds."""
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is no number of seconds")
+    return value
 
 
 UrlOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 __all__ = ["Output", "flush_standard_output", "standard_output"]
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""All but tabs and ends of lines. In JSON these are escapes already, or may be."""
 
 
 class Output:
@@ -42,9 +46,10 @@ class Output:
         if not self.is_terminal:
             self.json_line(raw)
             return
-        from rich.json import JSON
+        from rich.highlighter import JSONHighlighter
 
-        self._console().print(JSON(raw.decode()))
+        text = _harmless(msgspec.json.format(raw, indent=2).decode())
+        self._console().print(JSONHighlighter()(text), soft_wrap=True)
 
     def told(self, value: Mapping[str, Any], sentence: str) -> None:
         """The outcome of a command: a sentence for people, an object in a pipe."""
@@ -55,7 +60,7 @@ class Output:
 
     def text(self, line: str) -> None:
         """A line for people."""
-        self._write(line.encode("utf-8", "replace") + b"\n")
+        self._write(_harmless(line).encode("utf-8", "replace") + b"\n")
 
     def facts(self, value: Mapping[str, Any]) -> None:
         """One thing and what is known of it: name and value a line, or an object."""
@@ -130,7 +135,16 @@ def _failure(error: OSError) -> PipeClosed | OutputFailed:
     return PipeClosed() if isinstance(error, BrokenPipeError) else OutputFailed(error.strerror)
 
 
+def _harmless(text: str) -> str:
+    """The text without what would command a terminal: a document may hold anything."""
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def _cell(value: object) -> str:
+    return _harmless(_cell_text(value))
+
+
+def _cell_text(value: object) -> str:
     if value is None or value is False:
         return ""
     if isinstance(value, bool):

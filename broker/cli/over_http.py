@@ -14,6 +14,7 @@ import httpx
 import msgspec
 
 from broker.addresses import without_password
+from broker.cli.answers import BulkAnswer, HealthAnswer, LeavesAnswer, ResultsAnswer, read_answer, strange
 from broker.cli.attachments_http import HttpAttachments
 from broker.cli.backend import (
     HERE_ALONE,
@@ -35,6 +36,7 @@ from broker.cli.replications import HttpReplications
 from broker.cli.urls import barrel_url, service_url, with_files
 from feeds.errors import BadRequest, SpileError, Timeout, Unavailable
 from listeners.errors import Unreached
+from listeners.links.address import checked_token
 
 __all__ = ["HttpBackend"]
 
@@ -50,27 +52,12 @@ ANSWER_S_MAX = 120.0
 SILENCE_S_MAX = 30.0
 """The service sends a sign of life at least every 10 s; three missed ones are a lost connection."""
 
+_FAILURES = (httpx.HTTPError, httpx.InvalidURL, UnicodeError)
+"""What a request may end with: also where its URL is too long, or its host is none."""
+_WRITTEN = ("id", "rev")
+
 RECONNECT_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits before connecting again, the last one repeated."""
-
-
-class _Bulk(msgspec.Struct):
-    results: list[BulkResult]
-
-
-class _Leaves(msgspec.Struct):
-    leaves: list[msgspec.Raw]
-
-
-class _Results(msgspec.Struct):
-    results: list[dict[str, Any]]
-
-
-class _Health(msgspec.Struct):
-    ok: bool
-    state: str
-    version: str
-    parts: dict[str, dict[str, Any]]
 
 
 class HttpBackend(Backend):
@@ -90,7 +77,7 @@ class HttpBackend(Backend):
         url = service_url(url)
         base, files = with_files(url)
         parts = urlsplit(base)
-        token = os.environ.get("SPILE_TOKEN")
+        token = checked_token(os.environ.get("SPILE_TOKEN") or "")
         try:
             client = httpx.Client(
                 base_url=base,
@@ -105,7 +92,7 @@ class HttpBackend(Backend):
         return cls(url, client)
 
     def barrels(self) -> list[dict[str, Any]]:
-        return self._object("GET", "/barrels")["barrels"]  # type: ignore[no-any-return]
+        return self._object("GET", "/barrels", needed=("barrels",))["barrels"]  # type: ignore[no-any-return]
 
     def info(self, barrel: str) -> dict[str, Any]:
         return self._object("GET", _barrel(barrel))
@@ -121,7 +108,9 @@ class HttpBackend(Backend):
 
     def get(self, barrel: str, doc_id: str, query: GetQuery, beyond: Beyond = HERE_ALONE) -> bytes:
         asked = _options(**msgspec.structs.asdict(query), **beyond.options())
-        return self._answer("GET", _document(barrel, doc_id), options=asked).content
+        answer = self._answer("GET", _document(barrel, doc_id), options=asked).content
+        self._read(answer, dict[str, msgspec.Raw], "_id", "_rev")
+        return answer
 
     def put(
         self,
@@ -134,20 +123,22 @@ class HttpBackend(Backend):
         beyond: Beyond = HERE_ALONE,
     ) -> dict[str, Any]:
         asked = _options(rev=rev, update=update, **beyond.options())
-        return self._object("PUT", _document(barrel, doc_id), doc, options=asked)
+        return self._object("PUT", _document(barrel, doc_id), doc, asked, needed=_WRITTEN)
 
     def merge(
         self, barrel: str, doc_id: str, patch: bytes, *, rev: str | None = None, beyond: Beyond = HERE_ALONE
     ) -> dict[str, Any]:
-        return self._object("PATCH", _document(barrel, doc_id), patch, options=_options(rev=rev, **beyond.options()))
+        asked = _options(rev=rev, **beyond.options())
+        return self._object("PATCH", _document(barrel, doc_id), patch, asked, needed=_WRITTEN)
 
     def delete(self, barrel: str, doc_id: str, *, rev: str, beyond: Beyond = HERE_ALONE) -> dict[str, Any]:
-        return self._object("DELETE", _document(barrel, doc_id), options=_options(rev=rev, **beyond.options()))
+        asked = _options(rev=rev, **beyond.options())
+        return self._object("DELETE", _document(barrel, doc_id), None, asked, needed=_WRITTEN)
 
     def purge(self, barrel: str, doc_id: str, revs: Sequence[str]) -> dict[str, Any]:
         body = msgspec.json.encode({doc_id: list(revs)})
         answer = self._answer("POST", f"{_barrel(barrel)}/docs/_purge", body)
-        (result,) = self._read(answer.content, _Results).results
+        (result,) = self._read(answer.content, ResultsAnswer).results
         if "error" in result:
             raise error_of(answer.status_code, msgspec.json.encode(result), self._shown_url)
         return result
@@ -172,21 +163,21 @@ class HttpBackend(Backend):
         return self._attachments.fetch(_attachment(barrel, doc_id, name), into, rev=rev, tell=tell)
 
     def detach(self, barrel: str, doc_id: str, name: str, *, rev: str | None = None) -> dict[str, Any]:
-        return self._object("DELETE", _attachment(barrel, doc_id, name), options=_options(rev=rev))
+        return self._object("DELETE", _attachment(barrel, doc_id, name), None, _options(rev=rev), needed=_WRITTEN)
 
     def bulk(self, barrel: str, body: bytes, key: str) -> list[BulkResult]:
         answer = self._answer("POST", f"{_barrel(barrel)}/docs/_bulk", body, headers={"Idempotency-Key": key})
-        return self._read(answer.content, _Bulk).results
+        return self._read(answer.content, BulkAnswer).results
 
     def conflicts(self, barrel: str, *, limit: int, after: str = "") -> dict[str, Any]:
         answer = self._answer(
             "GET", f"{_barrel(barrel)}/conflicts", options=_options(limit=limit, after=after or None)
         )
-        return self._read(answer.content, dict[str, Any])
+        return self._read(answer.content, dict[str, Any], "results", "next")
 
     def conflict(self, barrel: str, doc_id: str) -> list[bytes]:
         answer = self._answer("GET", f"{_barrel(barrel)}/conflicts/{_segment(doc_id)}")
-        return [bytes(leaf) for leaf in self._read(answer.content, _Leaves).leaves]
+        return [bytes(leaf) for leaf in self._read(answer.content, LeavesAnswer).leaves]
 
     def resolve(
         self,
@@ -204,7 +195,7 @@ class HttpBackend(Backend):
             except (msgspec.DecodeError, UnicodeError) as error:
                 raise BadRequest(f"the document is no JSON: {error}", hint="Check the file.") from error
         body = msgspec.json.encode({**by, "leaves": list(leaves)})
-        return self._object("POST", f"{_barrel(barrel)}/conflicts/{_segment(doc_id)}", body)
+        return self._object("POST", f"{_barrel(barrel)}/conflicts/{_segment(doc_id)}", body, needed=_WRITTEN)
 
     def find(self, barrel: str, query: FindQuery, *, limit: int, after: str | None = None) -> Found:
         asked = _options(
@@ -228,7 +219,7 @@ class HttpBackend(Backend):
                 for row in elements_of_member(answer.iter_bytes(), "results"):
                     yield row.raw
             except BadInput as error:
-                raise self._strange(error) from error
+                raise strange(self._shown_url, error) from error
 
     def follow(self, barrel: str, query: ChangesQuery) -> Iterator[bytes]:
         since = query.since
@@ -254,7 +245,8 @@ class HttpBackend(Backend):
             failures += 1
 
     def listeners(self, barrel: str | None) -> dict[str, Any]:
-        return self._object("GET", "/listeners" if barrel is None else f"{_barrel(barrel)}/listeners")
+        place = "/listeners" if barrel is None else f"{_barrel(barrel)}/listeners"
+        return self._object("GET", place, needed=("listeners", "streams", "publishers"))
 
     def forget(self, barrel: str, listener: str) -> None:
         self._answer("DELETE", f"{_barrel(barrel)}/listeners/{_segment(listener)}")
@@ -269,9 +261,9 @@ class HttpBackend(Backend):
         """What the service says of its parts, also while one fails."""
         try:
             answer = self._client.get("/health", timeout=answer_s_max)
-        except httpx.HTTPError as error:
+        except _FAILURES as error:
             raise self._unreachable(error) from error
-        health = self._read(answer.content, _Health)
+        health = self._read(answer.content, HealthAnswer)
         return msgspec.to_builtins(health)  # type: ignore[no-any-return]
 
     def close(self) -> None:
@@ -301,13 +293,18 @@ class HttpBackend(Backend):
                 if answer.status_code not in (200, 206):
                     raise error_of(answer.status_code, answer.read(), self._shown_url)
                 yield answer
-        except httpx.HTTPError as error:
+        except _FAILURES as error:
             raise self._unreachable(error) from error
 
     def _object(
-        self, method: str, path: str, body: bytes | None = None, options: Options | None = None
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        options: Options | None = None,
+        needed: Sequence[str] = (),
     ) -> dict[str, Any]:
-        return self._read(self._answer(method, path, body, options).content, dict[str, Any])
+        return self._read(self._answer(method, path, body, options).content, dict[str, Any], *needed)
 
     def _answer(
         self,
@@ -337,29 +334,22 @@ class HttpBackend(Backend):
             if isinstance(error, httpx.ConnectTimeout):
                 raise self._unreachable(error) from error
             raise Timeout(f"{self._shown_url} did not answer within {ANSWER_S_MAX:.0f} s") from error
-        except httpx.HTTPError as error:
+        except _FAILURES as error:
             raise self._unreachable(error) from error
         if answer.status_code >= 300:
             raise error_of(answer.status_code, answer.content, self._shown_url)
         return answer
 
-    def _read(self, body: bytes, kind: type[T]) -> T:
-        try:
-            return msgspec.json.decode(body, type=kind)
-        except msgspec.DecodeError as error:
-            raise self._strange(error) from error
+    def _read(self, body: bytes, kind: type[T], *needed: str) -> T:
+        return read_answer(body, kind, self._shown_url, *needed)
 
     @property
     def _shown_url(self) -> str:
         return without_password(self._url)
 
-    def _strange(self, error: Exception) -> Unavailable:
-        return Unavailable(
-            f"{self._shown_url} answers, but not as Spile does: {error}",
-            hint="Check --url or SPILE_URL; another program may be listening there.",
-        )
-
-    def _unreachable(self, error: Exception) -> Unavailable:
+    def _unreachable(self, error: Exception) -> SpileError:
+        if isinstance(error, httpx.InvalidURL):
+            return BadRequest(f"the service cannot be asked: {error}", hint="Use a shorter id or value.")
         kind = Unreached if isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout)) else Unavailable
         return kind(
             f"no service answers at {self._shown_url} ({error})",

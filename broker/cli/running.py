@@ -58,6 +58,8 @@ class ChangeCommand:
             raise BadRequest(f"{command!r} cannot be read as a command: {error}", hint="Check its quotes.") from error
         if not self._words:
             raise BadRequest("the command is empty", hint="Name a program, as in --exec 'python handle.py'.")
+        if dead_letters is not None:
+            _appended(dead_letters, b"")  # what cannot be kept aside is better known before than after
         self._command = command
         self._barrel = barrel
         self._attempts = attempts
@@ -109,8 +111,20 @@ class ChangeCommand:
             "reason": error.reason,
             "change": msgspec.Raw(raw),
         }
-        with self._dead_letters.open("ab") as file:
-            file.write(msgspec.json.encode(line) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        _appended(self._dead_letters, msgspec.json.encode(line) + b"\n")
         self.set_aside += 1
+
+
+def _appended(path: Path, data: bytes) -> None:
+    """Append to a file that is made where it is missing, and be sure of it."""
+    try:
+        with path.open("ab") as file:
+            file.write(data)
+            file.flush()
+            if path.is_file():
+                os.fsync(file.fileno())
+    except OSError as error:
+        raise BadRequest(
+            f"changes cannot be kept aside in {path}: {error.strerror}",
+            hint="Check the path, its rights and its disk.",
+        ) from error

@@ -122,7 +122,11 @@ def _opened(name: str) -> Iterator[IO[bytes]]:
 
 
 def _unpacked(packed: io.BufferedReader, name: str) -> _Readable:
-    magic = packed.peek(6)[:6]
+    try:
+        magic = packed.peek(6)[:6]
+    except OSError as error:
+        hint = "Check the file and its disk."
+        raise BrokenInput(f"reading {name} failed: {error.strerror}", hint=hint) from error
     if magic.startswith(b"\x1f\x8b"):
         return gzip.GzipFile(fileobj=packed)
     if magic.startswith(b"\xfd7zXZ\x00"):

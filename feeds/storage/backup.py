@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import sqlite3
 import time
 import uuid
@@ -203,13 +204,14 @@ def restore_backup(
             if (folder / name).exists():
                 raise Exists(f"{folder} holds a store already: {name}", hint="Restore into another folder.")
         aside.unlink(missing_ok=True)
-        with closing(_opened(backup)) as source, closing(sqlite3.connect(aside)) as copy:
+        place = blobs if blobs is not None else folder / "blobs"
+        with _or_nothing(place), closing(_opened(backup)) as source, closing(sqlite3.connect(aside)) as copy:
             copy.execute("PRAGMA synchronous = OFF")
             told = _Told(progress, pages_of(sized(source)))
             source.backup(copy, pages=_PAGES, progress=told.of_database)
             _begin_anew(copy)
             if has_contents(copy):
-                with closing(_new_contents(blobs if blobs is not None else folder / "blobs")) as contents:
+                with closing(_new_contents(place)) as contents:
                     restore_contents(copy, source, contents, told.of_contents)
                 copy.execute("DROP TABLE contents")
                 copy.commit()
@@ -221,6 +223,21 @@ def restore_backup(
         aside.unlink(missing_ok=True)
         lock.release()
     return manifest
+
+
+@contextmanager
+def _or_nothing(where: str | Path) -> Iterator[None]:
+    """A folder of contents that holds none yet holds none again where the block fails: one that was begun would be
+    in the way of the next attempt."""
+    folder = folder_of(where)
+    is_new = folder is not None and not (folder.exists() and any(folder.iterdir()))
+    try:
+        yield
+    except BaseException:
+        if folder is not None and is_new and folder.is_dir():
+            for each in folder.iterdir():
+                shutil.rmtree(each) if each.is_dir() else each.unlink()
+        raise
 
 
 def _new_contents(where: str | Path) -> Contents:

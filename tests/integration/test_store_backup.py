@@ -118,6 +118,23 @@ def test_a_backup_that_cannot_be_written_leaves_nothing(store: Store, tmp_path: 
     store.backup(tmp_path / "copy.db")
 
 
+def test_a_restore_that_was_broken_off_is_not_in_the_way_of_the_next(store: Store, tmp_path: Path) -> None:
+    store.barrel("geo").attach("d1", "map", [b"x" * 100_000])
+    store.backup(tmp_path / "copy.db")
+    told: list[int] = []
+
+    def fail(done: int, _total: int) -> None:
+        told.append(done)
+        if (tmp_path / "again" / "blobs").exists():
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Store.restore(tmp_path / "copy.db", tmp_path / "again", progress=fail)
+    Store.restore(tmp_path / "copy.db", tmp_path / "again")
+    with Store.open(tmp_path / "again") as other:
+        assert other.check().problems == []
+
+
 def test_what_is_no_backup_is_refused(store: Store, tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no database" * 100)
     (tmp_path / "empty").touch()

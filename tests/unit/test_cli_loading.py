@@ -13,7 +13,8 @@ from broker.cli.elements import Piece, lines
 from broker.cli.identify import checker
 from broker.cli.inputs import BadInput, BrokenInput
 from broker.cli.loading import BATCH_BYTES_MAX, Loader
-from feeds.errors import Conflict, Overloaded, SpileError, StorageFull, Unavailable
+from feeds.errors import Conflict, Overloaded, SpileError, StorageFull, Timeout, Unavailable
+from listeners.errors import Unreached
 
 
 class Receiver:
@@ -178,6 +179,25 @@ def test_what_was_handed_on_and_not_answered_is_known(receiver: Receiver) -> Non
     may_answer.set()
     loader.close()
     assert loaded(receiver, numbered(25), batch=10).underway == 0
+
+
+@pytest.mark.parametrize(
+    ("failures", "in_doubt"),
+    [
+        ([Unavailable("cut off")], 10),
+        ([Timeout()], 10),
+        ([Unreached()], 0),
+        ([Overloaded()], 0),
+        ([StorageFull()], 0),
+        ([Unavailable("cut off"), StorageFull()], 10),
+    ],
+)
+def test_what_was_sent_without_an_answer_may_be_stored(failures: list[SpileError], in_doubt: int) -> None:
+    loader = Loader(Receiver([*failures, StorageFull()]), run_id="run", batch=10)
+    with pytest.raises(StorageFull):
+        loader.load("file", numbered(25), checker())
+    loader.close()
+    assert (loader.report.stored, loader.in_doubt) == (0, in_doubt)
 
 
 def test_an_answer_that_does_not_fit_is_not_taken_for_one() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.cli.options import BarrelName, DatabaseOption, UrlOption, backend_of, examples
+from broker.cli.options import BarrelName, DatabaseOption, UrlOption, backend_of, examples, finite
 from broker.cli.output import standard_output
 
 app = typer.Typer()
@@ -18,7 +18,8 @@ Retain = Annotated[
     typer.Option("--retain/--no-retain", help="Keep each document's newest change as a retained message."),
 ]
 Ttl = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="Documents expire this long after they were written.")
+    float | None,
+    typer.Option(metavar="SECONDS", callback=finite, help="Documents expire this long after they were written."),
 ]
 TtlField = Annotated[
     str | None, typer.Option(metavar="KEY", help="Documents expire at the time that this key of theirs holds.")
@@ -32,7 +33,8 @@ PathQos = Annotated[
 ]
 RevsLimit = Annotated[int | None, typer.Option(min=1, metavar="N", help="Revisions remembered for each branch.")]
 LogKept = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="How long old rows of the log are kept for listeners.")
+    float | None,
+    typer.Option(metavar="SECONDS", callback=finite, help="How long old rows of the log are kept for listeners."),
 ]
 ReplicateExpiry = Annotated[
     bool | None,

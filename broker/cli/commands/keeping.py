@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +63,8 @@ def backup(
         written = Store.backup_of(url, target, lambda done, total: progress.show(done, total), place)
     lost = len(written.damaged)
     lacks = f", without {lost} contents of attachments that are damaged: `spile check` names them" if lost else ""
-    standard_output().told({"backup": str(target), "damaged": written.damaged}, f"{target} is written{lacks}")
+    name = os.fsencode(target).decode("utf-8", "replace")
+    standard_output().told({"backup": name, "damaged": written.damaged}, f"{name} is written{lacks}")
     if lost:
         raise typer.Exit(REFUSED)
 

@@ -19,6 +19,7 @@ from broker.cli.options import (
     UrlOption,
     backend_of,
     examples,
+    finite,
 )
 from broker.cli.output import standard_output
 
@@ -66,7 +67,10 @@ def listen(
     ] = False,
     once: Annotated[bool, typer.Option("--once", help="End when everything so far was told.")] = False,
     patience: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to try until a service answers first.")
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", callback=finite, help="How long to try until a service answers first."
+        ),
     ] = 10.0,
     mqtt: MqttOption = None,
     url: UrlOption = None,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.cli.options import BarrelName, DatabaseOption, UrlOption, backend_of, examples
+from broker.cli.options import BarrelName, DatabaseOption, UrlOption, backend_of, examples, finite
 from broker.cli.output import standard_output
 
 if TYPE_CHECKING:
@@ -62,7 +62,10 @@ def load(
     ] = None,
     as_text: Annotated[bool, typer.Option("--text", help="CSV: keep every field as text, numbers too.")] = False,
     patience: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="How long to try again while the service cannot.")
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", callback=finite, help="How long to try again while the service cannot."
+        ),
     ] = 60.0,
     url: UrlOption = None,
     database: DatabaseOption = None,
@@ -94,11 +97,10 @@ def load(
                 for file in files:
                     _load_file(loader, progress_of, file, form, id_field, as_text)
             except KeyboardInterrupt:
-                underway = f", {loader.underway:,} more may have been" if loader.underway else ""
-                print(f"spile: interrupted; {_stored(loader.report)}{underway}", file=sys.stderr)
+                print(f"spile: interrupted; {_stored(loader.report, loader.underway)}", file=sys.stderr)
                 raise typer.Exit(INTERRUPTED) from None
             except SpileError as error:
-                error.reason = f"{error.reason.removesuffix('.')}; {_stored(loader.report)}"
+                error.reason = f"{error.reason.removesuffix('.')}; {_stored(loader.report, loader.in_doubt)}"
                 raise
             finally:
                 loader.close()
@@ -164,11 +166,12 @@ def _make_sure_of(backend: Backend, barrel: str) -> None:
             return
 
 
-def _stored(report: LoadReport) -> str:
-    """What was stored before a load ended early."""
+def _stored(report: LoadReport, maybe: int) -> str:
+    """What was stored before a load ended early, and how many more may have been."""
+    more = f", {maybe:,} more may have been" if maybe else ""
     if not report.stored:
-        return "nothing was stored"
-    return f"{_counted(report.stored, 'document')} {'was' if report.stored == 1 else 'were'} stored before"
+        return f"nothing was stored{more}"
+    return f"{_counted(report.stored, 'document')} {'was' if report.stored == 1 else 'were'} stored before{more}"
 
 
 def _counted(count: int, word: str) -> str:
