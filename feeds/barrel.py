@@ -94,8 +94,9 @@ class Barrel:
 
     # -- writing
 
-    def submit(self, writes: Sequence[Write], *, token: Token | None = None) -> Future[list[Outcome]]:
-        """Queue writes; the future gives an outcome for each in order, and fails only as a whole.
+    def submit(self, writes: Sequence[Write | SpileError], *, token: Token | None = None) -> Future[list[Outcome]]:
+        """Queue writes; the future gives an outcome for each in order, and fails only as a whole. What was refused
+        already comes along in its place, so that a token answers the same request with the same.
 
         Raises Overloaded when too much waits already. The contents that they bring along are stored already: see
         `absorb`.
@@ -152,14 +153,9 @@ class Barrel:
         return self._bulk(read_bulk(body, self._store.settings.document_bytes_max), token)
 
     def _bulk(self, prepared: list[Write | SpileError], token: Token | None) -> list[Outcome]:
-        writes = [each for each in prepared if isinstance(each, Write)]
-        if not writes:
-            return [each for each in prepared if isinstance(each, SpileError)]
-        if any(write.is_waiting for write in writes):
+        if any(isinstance(each, Write) and each.is_waiting for each in prepared):
             prepared = self.absorb_each(prepared)
-            writes = [each for each in prepared if isinstance(each, Write)]
-        outcomes = iter(self.submit(writes, token=token).result())
-        return [each if isinstance(each, SpileError) else next(outcomes) for each in prepared]
+        return self.submit(prepared, token=token).result() if prepared else []
 
     def write(self, write: Write, token: Token | None = None) -> Written:
         """Do one write, with whatever contents it brings along; raises what refuses it."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from feeds.barrel import Barrel
@@ -47,6 +47,7 @@ class Directory:
         self._store = store
         self._held: dict[str, Barrel] = {}
         self._drops = 0
+        self._leaving: str | None = None
         self._guard = threading.Lock()
         self._known: dict[str, Known] = {}
         self._lost: dict[int, float] = {}  # barrels that others dropped, and when that was noticed
@@ -68,7 +69,7 @@ class Directory:
         row = self._row(name)
         barrel = Barrel(self._store, row[0], row[1], row[2], settings_of(row[9]))
         with self._guard:
-            if drops != self._drops:
+            if drops != self._drops or name == self._leaving:
                 return barrel  # it may be gone again: not to be remembered
             return self._held.setdefault(name, barrel)
 
@@ -87,6 +88,17 @@ class Directory:
             self._drops += 1
             self._held.pop(name, None)
         self._known.pop(name, None)
+
+    @contextmanager
+    def leaving(self, name: str) -> Iterator[None]:
+        """While a barrel is dropped here: who looks it up until that is committed keeps nothing of it."""
+        self._leaving = name
+        self.forget(name)
+        try:
+            yield
+        finally:
+            self.forget(name)
+            self._leaving = None
 
     def stands(self, barrel: Barrel, settings: str) -> None:
         """A barrel was made or configured here."""

@@ -214,10 +214,8 @@ class Store:
             transaction.execute(self.queries.drop_barrel, f"!dropped-{key}", key)
             self.writer.forget_barrel(key)
 
-        with self.directory.changing:
-            self.directory.forget(name)
+        with self.directory.changing, self.directory.leaving(name):
             self.writer.call(mark, barrel.key, store_wide=True)
-            self.directory.forget(name)
         self._did("dropped", name)
 
     def _found(self, transaction: Transaction, name: str) -> tuple[int, str]:

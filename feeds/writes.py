@@ -5,6 +5,7 @@ Pure. A `Write` that exists is well-formed; whether it is accepted depends on th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -31,6 +32,8 @@ from feeds.naming import new_id
 from feeds.revisions import Revision
 
 TOKEN_BYTES_MAX = 128
+
+_LONE = re.compile("[\ud800-\udfff]")
 
 
 class Verb(Enum):
@@ -80,6 +83,8 @@ class Token:
         """The token `key` of `who` for this very request."""
         if not isinstance(key, str) or not 1 <= len(key.encode(errors="replace")) <= TOKEN_BYTES_MAX:
             raise BadRequest(f"A token is text of 1 to {TOKEN_BYTES_MAX} bytes")
+        if _LONE.search(key):
+            raise BadRequest(f"The token {shown(key)} holds a lone surrogate", hint="A UUID makes a good token.")
         return cls(key, "\n".join((who, verb, barrel, document_id)), blake2b(body, digest_size=16).hexdigest())
 
 

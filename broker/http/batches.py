@@ -46,11 +46,9 @@ async def bulk(call: Call) -> Answer:
     if any(isinstance(each, Write) and each.is_waiting for each in prepared):
         prepared = await call.in_step(lambda: barrel.absorb_each(prepared, who=call.who))
         call.waits_from_now()
-    writes = [each for each in prepared if isinstance(each, Write)]
     # Waited for on the loop: a reader's thread that waited for the writer would be missing to readers.
-    outcomes = await call.written(barrel.submit(writes, token=token)) if writes else []
-    written = iter(outcomes)
-    results = [_outcome(each.id, next(written)) if isinstance(each, Write) else each.as_dict() for each in prepared]
+    outcomes = await call.written(barrel.submit(prepared, token=token)) if prepared else []
+    results = [_outcome(each, outcome) for each, outcome in zip(prepared, outcomes, strict=True)]
     return json_answer({"results": results})
 
 
@@ -82,14 +80,14 @@ async def purge(call: Call) -> Answer:
     asked = await call.json(dict[str, list[str]], _ASKED_BYTES_MAX)
     writes = [Write.purge(id, tuple(revs)) for id, revs in asked.items()]
     outcomes = await call.written(barrel.submit(writes)) if writes else []
-    results = [_outcome(write.id, outcome) for write, outcome in zip(writes, outcomes, strict=True)]
+    results = [_outcome(write, outcome) for write, outcome in zip(writes, outcomes, strict=True)]
     return json_answer({"results": results})
 
 
-def _outcome(id: str, outcome: Outcome) -> dict[str, Any]:
-    if isinstance(outcome, SpileError):
-        return {"id": id, **outcome.as_dict()}
-    return written_json(outcome)
+def _outcome(asked: Write | SpileError, outcome: Outcome) -> dict[str, Any]:
+    if not isinstance(outcome, SpileError):
+        return written_json(outcome)
+    return {"id": asked.id, **outcome.as_dict()} if isinstance(asked, Write) else outcome.as_dict()
 
 
 def _read_many(barrel: Barrel, asked: Sequence[Asked]) -> Answer:

@@ -45,14 +45,13 @@ async def bulk(serving: Serving, asked: Asked) -> Result:
             replicated, body, prepared = await serving.checked(len(asked.payload), prepare)
             barrel = serving.barrel(asked)
             prepared = await all_with_contents(serving, asked, barrel, prepared)
-            writes = [each for each in prepared if isinstance(each, Write)]
             future = None
-            if writes:
+            if prepared:
                 token = None if replicated else body.bound(asked.client.name, "bulk", barrel.name, "")
-                lane.last = future = barrel.submit(writes, token=token)
+                lane.last = future = barrel.submit(prepared, token=token)
         if future is not None:
             written = await serving.outcomes(asked, future)
-    return _told(prepared, written, serving.limits.answer_bytes_max), body.token
+    return _told(written, serving.limits.answer_bytes_max), body.token
 
 
 def _body(payload: bytes, token: Any, replicated: bool) -> Body:
@@ -85,9 +84,7 @@ def _prepare(serving: Serving, asked: _Bulk) -> Prepared:
     return prepared
 
 
-def _told(prepared: Prepared, written: list[Outcome], bytes_max: int) -> bytes:
-    rest = iter(written)
-    outcomes = [each if isinstance(each, SpileError) else next(rest) for each in prepared]
+def _told(outcomes: list[Outcome], bytes_max: int) -> bytes:
     answer = encode_json({"results": [_outcome(each) for each in outcomes]})
     if len(answer) > bytes_max:
         accepted = sum(isinstance(each, Written) for each in outcomes)

@@ -51,9 +51,16 @@ def apply(work: BarrelWork, write: Write, bytes_max: int = DOCUMENT_BYTES_MAX) -
 
 def _swept(work: BarrelWork, state: DocState | None) -> DocState | None:
     """The state with its expiry written, if that has come: what is expired reads as deleted."""
-    if state is not None and state.expires is not None and state.expires <= work.now and not state.deleted:
-        _extend(work, state, state.id, state.winner, True, b"{}", {}, expired=True)
+    if state is not None:
+        for _ in state.leaves:  # what wins in place of an expired leaf may have expired as well
+            if not _has_expired(work, state):
+                break
+            _extend(work, state, state.id, state.winner, True, b"{}", {}, expired=True)
     return state
+
+
+def _has_expired(work: BarrelWork, state: DocState) -> bool:
+    return not state.deleted and state.expires is not None and state.expires <= work.now
 
 
 def _check_expiry(work: BarrelWork, deleted: bool, data: dict[str, Any] | None) -> None:
@@ -348,7 +355,7 @@ def _near(tree: Tree, path: Sequence[Revision], limit: int) -> Sequence[Revision
 
 
 def _expire(work: BarrelWork, state: DocState | None, write: Write) -> Written:
-    if state is None or state.deleted or state.expires is None or state.expires > work.now:
+    if state is None or not _has_expired(work, state):
         return _as_it_is(work, state, write)
     return _extend(work, state, write.id, state.winner, True, b"{}", {}, expired=True)
 

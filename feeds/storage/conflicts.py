@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from feeds.errors import BadRequest, SpileError, TooLarge
+from feeds.errors import BadRequest, Damaged, SpileError, TooLarge
+from feeds.merging.functions import Attempt
 from feeds.rows import ConflictsPage, InConflict
 from feeds.storage.reading import Document, Reader, Wanted
 from feeds.storage.state import live_names
-from feeds.writes import Outcome, Token, Write, Written
+from feeds.storage.undamaged import write_undamaged
+from feeds.writes import Token, Write, Written
 
 if TYPE_CHECKING:
     from feeds.barrel import Barrel
@@ -117,16 +118,26 @@ def settle_waiting(store: Store, key: int, name: str) -> int:
     after = ""
     while rows := _rows(store, key, after, _STEP):
         after = rows[-1][2]
-        told = [(row[2], live_names(row[3], row[4], row[6])) for row in rows]
-        writes = [Write.settle(id) for id, leaves in told if not store.merging.gave_up(key, id, leaves)]
-        if writes:
-            waiting: Future[list[Outcome]] = store.writer.write(
-                key, name, writes, None, store.settings.document_bytes_max
-            )
-            settled += sum(isinstance(each, Written) and not each.unchanged for each in waiting.result())
+        told = {row[2]: _live(row) for row in rows}
+        asked = [id for id, leaves in told.items() if not store.merging.gave_up(key, id, leaves)]
+        outcomes = write_undamaged(store, key, name, [Write.settle(id) for id in asked])
+        settled += sum(isinstance(each, Written) and not each.unchanged for each in outcomes)
+        store.merging.note(
+            Attempt(key, name, id, told[id], damage.reason)
+            for id, damage in zip(asked, outcomes, strict=True)
+            if isinstance(damage, Damaged)
+        )
         if len(rows) < _STEP:
             break
     return settled
+
+
+def _live(row: Any) -> tuple[str, ...]:
+    """The live leaves that a row names; none where they cannot be read."""
+    try:
+        return live_names(row[3], row[4], row[6])
+    except Damaged:
+        return ()
 
 
 def _rows(store: Store, key: int, after: str, limit: int) -> Sequence[Any]:

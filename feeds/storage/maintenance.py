@@ -6,21 +6,25 @@ When a round is due is the caller's business.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from feeds.barrels import settings_of
-from feeds.errors import NotFound
+from feeds.errors import Damaged, NotFound
 from feeds.storage.clearing import Clearing
 from feeds.storage.conflicts import settle_waiting
 from feeds.storage.state import other_leaves
 from feeds.storage.transaction import Transaction
+from feeds.storage.undamaged import write_undamaged
 from feeds.storage.upkeep import Upkeep
-from feeds.writes import Write, Written
+from feeds.writes import Outcome, Write, Written
 
 if TYPE_CHECKING:
     from feeds.store import Store
+
+log = logging.getLogger("spile.store")
 
 TOKENS_KEPT = 24 * 3600.0  # seconds; what the design promises a client that repeats itself
 STEP = 500  # rows of one transaction: some milliseconds
@@ -42,6 +46,7 @@ class Maintenance:
         self._running = threading.Lock()
         self._gone_mark: tuple[Any, ...] | None = None  # how far the present lap over `gone` is
         self._gone_due = True
+        self._damaged: set[tuple[int, str]] = set()  # documents that cannot expire, of which it was told
 
     def round(self, contents: bool = True) -> dict[str, int]:
         """One bounded round; what it did, in rows: expired, settled, log, bodies, gone, tokens, dropped, uploads, and
@@ -68,12 +73,15 @@ class Maintenance:
         """Drop every superseded body of a barrel that the publishers have told; how many went."""
         dropped = 0
         mark: tuple[Any, ...] = (-1, 0, "")
+        heads = self._rows(self._store.queries.head, barrel)
+        if not heads:
+            raise NotFound("The barrel was dropped meanwhile")
         (told,) = self._rows(self._sql.told, barrel)[0]
         if told is None:
-            ((told, _, _, _),) = self._rows(self._store.queries.head, barrel)
+            told = heads[0][0]
         while rows := self._rows(self._sql.superseded, barrel, told, *mark, STEP):
             mark = tuple(rows[-1][:3])
-            keys = [(barrel, *row[:3]) for row in rows if (row[1], row[2]) not in _others(row[3])]
+            keys = [(barrel, *row[:3], told) for row in rows if (row[1], row[2]) not in _others(row[3])]
             if keys:
                 self._many(self._sql.drop_body, keys, barrel)
             dropped += len(keys)
@@ -103,14 +111,22 @@ class Maintenance:
                 if not ids:
                     break
                 try:
-                    outcomes = self._store.writer.write(key, name, [Write.expire(id) for id in ids], None).result()
+                    outcomes = write_undamaged(self._store, key, name, [Write.expire(id) for id in ids])
                 except NotFound:
                     break  # dropped meanwhile
+                self._tell_damaged(key, name, ids, outcomes)
                 written = [each for each in outcomes if isinstance(each, Written) and not each.unchanged]
                 expired += len(written)
                 if not written:
                     break  # somebody renewed them all meanwhile
         return expired
+
+    def _tell_damaged(self, key: int, name: str, ids: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+        """Log it once of each document that cannot expire."""
+        for id, damage in zip(ids, outcomes, strict=True):
+            if isinstance(damage, Damaged) and (key, id) not in self._damaged:
+                self._damaged.add((key, id))
+                log.error("%r in %s has expired, and cannot be deleted: %s", id, name, damage.reason)
 
     def _forget(self, barrels: Barrels) -> tuple[int, int]:
         log = bodies = 0

@@ -44,15 +44,23 @@ class Operation(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Writes:
-    """Writes of one caller to one barrel; the result is an outcome for each."""
+    """Writes of one caller to one barrel; the result is an outcome for each.
+
+    What was refused before stands in its place among them, so that a token answers every document with its own.
+    """
 
     barrel: int
     name: str
-    writes: Sequence[Write]
+    writes: Sequence[Write | SpileError]
     token: Token | None
     bytes_max: int
     future: Future[list[Outcome]] = field(default_factory=Future)
     size: int = 0
+
+    @property
+    def asked(self) -> list[Write]:
+        """Those that are to be done."""
+        return [write for write in self.writes if isinstance(write, Write)]
 
     @property
     def weight(self) -> int:
@@ -72,13 +80,17 @@ class Writes:
             answered = transaction.answered(self.barrel, self.token)
             if answered is not None:
                 return answered
-        work.fetch([write.id for write in self.writes])  # read already, unless the work was begun anew meanwhile
-        attached = [write.attachments for write in self.writes if write.attachments is not None]
+        writes = self.asked
+        work.fetch([write.id for write in writes])  # read already, unless the work was begun anew meanwhile
+        attached = [write.attachments for write in writes if write.attachments is not None]
         if attached:
             given = [each for attachments in attached for each in attachments.values()]
             work.holdings.hold(each.content.sha256 for each in given if each is not None and each.content is not None)
         outcomes: list[Outcome] = []
         for write in self.writes:
+            if isinstance(write, SpileError):
+                outcomes.append(write)
+                continue
             try:
                 outcomes.append(apply(work, write, self.bytes_max))
             except Damaged:
@@ -87,7 +99,7 @@ class Writes:
                 outcomes.append(refusal)
         if work.unsettled:
             settle_all(work, self.bytes_max)
-        if self.token is not None and (len(outcomes) > 1 or isinstance(outcomes[0], Written)):
+        if self.token is not None and (len(writes) > 1 or any(isinstance(each, Written) for each in outcomes)):
             transaction.remember(self.barrel, self.token, outcomes)
         return outcomes
 
@@ -149,7 +161,7 @@ class Transaction:
         for operation in group:
             if isinstance(operation, Writes):
                 names[operation.barrel] = operation.name
-                ids.setdefault(operation.barrel, []).extend([write.id for write in operation.writes])
+                ids.setdefault(operation.barrel, []).extend([write.id for write in operation.asked])
         wanted = {barrel: list(dict.fromkeys(found)) for barrel, found in ids.items()}
         statements, reads = self.statements, list[Read]()
         if statements.lock_store is not None and any(operation.store_wide for operation in group):

@@ -65,9 +65,12 @@ class Upkeep:
 
         def drop_body(each: Each) -> Any:
             this_rev = and_(*(column == each(name) for name, column in rev_key.items()))
-            return update(revs).values(body=null()).where(this_rev, revs.c.body.isnot(None))
+            # Stored by then: it may have been purged since it was looked at, and be back as a leaf.
+            return (
+                update(revs).values(body=null()).where(this_rev, revs.c.seq <= each("told"), revs.c.body.isnot(None))
+            )
 
-        self.drop_body = statements.many(drop_body, rev_key)
+        self.drop_body = statements.many(drop_body, rev_key | {"told": revs.c.seq})
         # The bodies of a document with one leaf that are another revision's, and stored by `upto`. Also those whose
         # own log row went long before, while they were the winner's.
         superseded = exists(select(docs.c.doc).where(same_doc, docs.c.others.is_(None), no_winner).correlate(revs))

@@ -113,13 +113,13 @@ class Writer:
         self,
         barrel: int,
         name: str,
-        writes: Sequence[Write],
+        writes: Sequence[Write | SpileError],
         token: Token | None,
         bytes_max: int = DOCUMENT_BYTES_MAX,
     ) -> Future[list[Outcome]]:
         """Queue writes to a barrel; the future gives an outcome for each, in order."""
         operation = Writes(barrel, name, writes, token, bytes_max)
-        operation.size = sum(len(write.body) for write in writes)
+        operation.size = sum(len(write.body) for write in operation.asked)
         self.submit(operation)
         return operation.future
 

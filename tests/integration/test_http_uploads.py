@@ -207,3 +207,17 @@ async def test_an_upload_is_bounded(tmp_path: Path) -> None:
         where = (await begin(web, bytes(900))).headers["location"]
         assert (await append(web, where, 900, bytes(101))).status_code == 413
         assert (await append(web, where, 900, bytes(100))).json()["size"] == 1000
+
+
+async def test_a_repeated_bulk_write_is_answered_alike_when_an_upload_that_it_named_is_gone(web: Served) -> None:
+    begun = await begin(web, b"hello", upload_complete="?1", content_digest=field(b"hello"))
+    named = {"f": {"upload": begun.json()["upload"], "content_type": "text/plain"}}
+    docs = {"docs": [{"_id": "a"}, {"_id": "b", "_attachments": named}, {"_id": "c"}]}
+
+    async def bulk() -> list[Any]:
+        told = await web.client.post("/barrels/geo/docs/_bulk", json=docs, headers={"Idempotency-Key": "k"})
+        return [each.get("id") if "rev" in each else each["error"] for each in told.json()["results"]]
+
+    assert await bulk() == ["a", "b", "c"]
+    assert (await web.client.delete(begun.headers["location"])).status_code in (200, 204)
+    assert await bulk() == ["a", "b", "c"]

@@ -101,6 +101,12 @@ def test_tokens_of_the_same_request_are_the_same_and_of_others_are_not() -> None
     assert len(scopes) == 8
 
 
+@pytest.mark.parametrize("key", ["", "x" * 129, "\ud800"])
+def test_what_is_no_text_of_128_bytes_is_no_token(key: str) -> None:
+    with pytest.raises(BadRequest):
+        Token.of(key, "ann", "put", "geo", "x", b"")
+
+
 def test_the_same_thing_said_twice_is_said_once() -> None:
     assert same("_id", None, None) is None
     assert same("_id", "a", None) == same("_id", None, "a") == same("_id", "a", "a") == "a"
