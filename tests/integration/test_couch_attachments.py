@@ -14,13 +14,12 @@ import pytest
 
 from broker.access import TokenAccess
 from broker.http import HttpLimits
-from feeds import Barrel
 
 from .attachment_tools import damage
+from .couch_db import DB, db
 from .couch_tools import md5
 from .http_tools import Served, served
 
-DB = "/couch/db"
 FILE = f"{DB}/doc/a.txt"
 TEXT = {"Content-Type": "text/plain"}
 PAGE = "https://app.example"
@@ -31,10 +30,6 @@ async def web(tmp_path: Path) -> AsyncIterator[Served]:
     async with served(tmp_path, limits=HttpLimits(origins=frozenset([PAGE]))) as running:
         running.store.create("db")
         yield running
-
-
-def db(web: Served) -> Barrel:
-    return web.store.barrel("db")
 
 
 async def put(web: Served, data: bytes = b"hello", place: str = FILE, **params: str) -> Any:

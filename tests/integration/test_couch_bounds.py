@@ -23,9 +23,9 @@ from broker.couch.reading import Beside, open_revisions
 from feeds import Barrel, Store
 from feeds.storage.ids import LAST
 
+from .couch_db import DB
 from .http_tools import Served, eventually, fill, served
 
-DB = "/couch/db"
 ALL = ("", LAST)
 
 

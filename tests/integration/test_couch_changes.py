@@ -14,11 +14,11 @@ import pytest
 from broker.couch.changes import _forwards
 from broker.couch.feed_options import read_asked
 from broker.couch.query import Query
-from feeds import Barrel, Store
+from feeds import Store
 
+from .couch_db import DB, db
 from .http_tools import Served, fill, served
 
-DB = "/couch/db"
 CHANGES = f"{DB}/_changes"
 
 
@@ -27,10 +27,6 @@ async def web(tmp_path: Path) -> AsyncIterator[Served]:
     async with served(tmp_path) as running:
         running.store.create("db")
         yield running
-
-
-def db(web: Served) -> Barrel:
-    return web.store.barrel("db")
 
 
 async def changes(web: Served, **params: Any) -> Any:

@@ -12,12 +12,10 @@ import pytest
 
 from broker.couch.listing import Range, _by_keys, _in_order
 from broker.couch.query import Query
-from feeds import Barrel
 from feeds.storage.ids import LAST
 
+from .couch_db import DB, db
 from .http_tools import Served, served
-
-DB = "/couch/db"
 
 
 @pytest.fixture
@@ -25,10 +23,6 @@ async def web(tmp_path: Path) -> AsyncIterator[Served]:
     async with served(tmp_path) as running:
         running.store.create("db")
         yield running
-
-
-def db(web: Served) -> Barrel:
-    return web.store.barrel("db")
 
 
 async def rows(web: Served, path: str = "_all_docs", **params: Any) -> list[str]:

@@ -12,12 +12,11 @@ from typing import Any
 import pytest
 
 from broker.http import HttpLimits
-from feeds import Barrel
 
+from .couch_db import DB, db
 from .couch_tools import md5, parts_of
 from .http_tools import Served, served
 
-DB = "/couch/db"
 CONFLICT = {"error": "conflict", "reason": "Document update conflict."}
 TREE: list[dict[str, Any]] = [
     {"_id": "doc", "_rev": "2-bbbb", "_revisions": {"start": 2, "ids": ["bbbb", "aaaa"]}, "n": "b"},
@@ -31,10 +30,6 @@ async def web(tmp_path: Path) -> AsyncIterator[Served]:
     async with served(tmp_path) as running:
         running.store.create("db")
         yield running
-
-
-def db(web: Served) -> Barrel:
-    return web.store.barrel("db")
 
 
 async def put(web: Served, doc: dict[str, Any], id: str = "doc", **params: str) -> Any:

@@ -9,11 +9,8 @@ from typing import Any
 
 import pytest
 
-from feeds import Barrel
-
+from .couch_db import DB, db
 from .http_tools import Served, served
-
-DB = "/couch/db"
 
 
 @pytest.fixture
@@ -21,10 +18,6 @@ async def web(tmp_path: Path) -> AsyncIterator[Served]:
     async with served(tmp_path) as running:
         running.store.create("db")
         yield running
-
-
-def db(web: Served) -> Barrel:
-    return web.store.barrel("db")
 
 
 def listed(answer: Any) -> list[str]:

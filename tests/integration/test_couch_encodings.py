@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 
 from broker.http import HttpLimits
-from feeds import Barrel
 
+from .couch_db import DB, db
 from .couch_tools import JSON, md5, parts_of, related
 from .http_tools import Served, fill, served
 
-DB = "/couch/db"
 PACKED = {"Content-Encoding": "gzip"}
 BODY_MAX = 1 << 20
 
@@ -27,10 +26,6 @@ async def web(tmp_path: Path) -> AsyncIterator[Served]:
     async with served(tmp_path, limits=limits) as running:
         running.store.create("db")
         yield running
-
-
-def db(web: Served) -> Barrel:
-    return web.store.barrel("db")
 
 
 def packed(value: Any) -> bytes:

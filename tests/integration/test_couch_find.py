@@ -9,12 +9,10 @@ from typing import Any
 
 import pytest
 
-from feeds import Barrel
 from feeds.selector import Selector
 
+from .couch_db import DB, db
 from .http_tools import Served, served
-
-DB = "/couch/db"
 
 
 @pytest.fixture
@@ -22,10 +20,6 @@ async def web(tmp_path: Path) -> AsyncIterator[Served]:
     async with served(tmp_path) as running:
         running.store.create("db")
         yield running
-
-
-def db(web: Served) -> Barrel:
-    return web.store.barrel("db")
 
 
 def fill(web: Served) -> list[dict[str, Any]]:

@@ -14,12 +14,11 @@ import pytest
 
 from broker.access import TokenAccess
 from broker.http import HttpLimits
-from feeds import Barrel
 
+from .couch_db import DB, db
 from .couch_tools import JSON, md5, parts_of, related
 from .http_tools import Served, eventually, served
 
-DB = "/couch/db"
 REV = re.compile(r"1-[0-9a-f]{32}")
 MULTIPART = {"Accept": "multipart/mixed"}
 
@@ -29,10 +28,6 @@ async def web(tmp_path: Path) -> AsyncIterator[Served]:
     async with served(tmp_path) as running:
         running.store.create("db")
         yield running
-
-
-def db(web: Served) -> Barrel:
-    return web.store.barrel("db")
 
 
 # CouchDB's replicator

@@ -12,9 +12,9 @@ import pytest
 from broker.http import HttpLimits
 from broker.regulation import Regulation, Regulator
 
+from .couch_db import DB
 from .http_tools import Served, served
 
-DB = "/couch/db"
 PAGE = "https://app.example"
 FROM_PAGE = {"Origin": PAGE}
 PAGES = frozenset([PAGE])
