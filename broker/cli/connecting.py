@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from feeds.errors import BadRequest
-
 if TYPE_CHECKING:
     from broker.cli.backend import Backend
 
@@ -13,14 +11,12 @@ __all__ = ["connect"]
 
 
 def connect(url: str | None, database: str | None, *, create: bool = False, blobs: str | None = None) -> Backend:
-    """The service at `url` (as `urls.service_url` takes it), or the store of `database`, opened.
+    """The service at `url` (as `urls.service_url` takes it), or the store of `database`, opened, where that is given.
 
-    With `create` a store that is missing is made; `blobs` is where its attachments are. Raises BadRequest if both
-    are given, StoreLocked if another process holds the store, Unavailable if it cannot be opened.
+    With `create` a store that is missing is made; `blobs` is where its attachments are. Raises StoreLocked if another
+    process holds the store, Unavailable if it cannot be opened.
     """
     if database is not None:
-        if url is not None:
-            raise BadRequest("--url and --database exclude each other", hint="Give one of them.")
         from broker.cli.direct import DirectBackend
 
         return DirectBackend.open(database, create=create, blobs=blobs)

@@ -89,7 +89,7 @@ class Call:
         self._began = began
         self._reserved = 0
         self._is_taken = False
-        self._is_whole = not self.has_body
+        self._is_whole = False
         self._who: str | None = None
 
     # Who and what
@@ -220,7 +220,7 @@ class Call:
         answer would else be cut off while it sends, and never read why; on one that stays open the server does this.
         """
         closes = self.scope.get("http_version") == "1.0" or (self.header(b"connection") or "").lower() == "close"
-        if closes and not self._is_whole:
+        if closes and self.has_body and not self._is_whole:
             await self._drain(_DRAIN_BYTES_MAX)
 
     async def pieces(self, bytes_max: int) -> AsyncGenerator[bytes, None]:
@@ -359,6 +359,7 @@ class Call:
 
     async def _drain(self, bytes_max: int) -> None:
         """Take and forget what still comes, up to a bound, so that the client gets to read its refusal."""
+        self._is_whole = True  # no more of it will be waited for
         left = min(bytes_max, _DRAIN_BYTES_MAX)
         try:
             async with asyncio.timeout(_DRAIN_S_MAX):

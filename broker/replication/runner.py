@@ -166,11 +166,10 @@ class Runner:
                     await work.run()
                 return
             except Exception as ended:
+                is_final = isinstance(ended, SpileError) and ended.code == "bad_request"
+                if self._stopping.is_set() or not self._again or is_final:
+                    raise
                 error = self._told(ended)
-                if self._stopping.is_set() or not self._again or error.code == "bad_request":
-                    if error is ended:
-                        raise
-                    raise error from ended
                 if now() - began >= LASTED_S:
                     backoff.reset()
                 await self._wait(error, backoff.next())

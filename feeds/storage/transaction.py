@@ -56,11 +56,11 @@ class Writes:
     bytes_max: int
     future: Future[list[Outcome]] = field(default_factory=Future)
     size: int = 0
+    asked: list[Write] = field(init=False)
+    """Those of the writes that are to be done."""
 
-    @property
-    def asked(self) -> list[Write]:
-        """Those that are to be done."""
-        return [write for write in self.writes if isinstance(write, Write)]
+    def __post_init__(self) -> None:
+        self.asked = [write for write in self.writes if isinstance(write, Write)]
 
     @property
     def weight(self) -> int:
