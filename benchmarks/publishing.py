@@ -19,6 +19,7 @@ import uvloop
 from benchmarks.embedded_routing import connect_packet, started, stock
 from benchmarks.measuring import arguments, documents, folder, report
 from broker.publishing.publisher import LogPublisher
+from broker.serve import tune_interpreter
 from feeds import Store
 
 ASKED = {"qos1_to_bare": 0.8, "qos0_to_bare": 0.8}
@@ -110,6 +111,7 @@ def main() -> None:
         subscribe(*map(int, sys.argv[2:]))
         return
     options = arguments(__doc__ or "", changes=30_000, runs=3)
+    tune_interpreter()
     report("publishing", uvloop.run(measure(options.changes, options.runs)), ASKED)
 
 

@@ -310,11 +310,16 @@ def _registry() -> CollectorRegistry:
     return registry
 
 
+def tune_interpreter() -> None:
+    """Set Python up for a process whose loop and threads share one interpreter, before its threads begin."""
+    sys.setswitchinterval(SWITCH_S)
+    gc.set_threshold(_GC_THRESHOLD, 20, 50)
+
+
 def run(settings: Settings, announce: Callable[[Service], None] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, or until a part dies (then the exception comes out)."""
     check_packages()
-    sys.setswitchinterval(SWITCH_S)
-    gc.set_threshold(_GC_THRESHOLD, 20, 50)
+    tune_interpreter()
     uvloop.run(_run(settings, announce or _announce))
 
 

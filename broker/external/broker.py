@@ -162,6 +162,10 @@ class ExternalBroker:
         """Always: an external broker does not tell who listens."""
         return True
 
+    def levels(self, prefix: str) -> frozenset[str] | None:
+        """Any, for the same reason."""
+        return None
+
     async def publish_to(self, client_name: str, message: Message) -> bool:
         """Publish to one client; False when the broker is away. Whether the client listens is not known."""
         try:

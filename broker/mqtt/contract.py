@@ -48,6 +48,10 @@ class Publisher(Protocol):
         """
         ...
 
+    def levels(self, prefix: str) -> frozenset[str] | None:
+        """Which level may follow these in a topic that some subscription matches; None where any may."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class Client:

@@ -170,7 +170,7 @@ class EmbeddedBroker:
         if state.failure is not None and (self._book.persistent or any(message.retain for message in batch)):
             await state.commit()  # raises; nothing is queued that could not be kept
         before = state.awaited
-        work = 0
+        work, last = 0, len(batch) - 1
         for place, message in enumerate(batch):
             targets = router.targets(message.topic, message.qos)
             work += 1 + len(targets)
@@ -178,7 +178,7 @@ class EmbeddedBroker:
                 publication = _publication(message)
                 if message.retain:
                     self._inbound.retain(publication)
-                elif (clearing := _clearing(batch, place)) is not None:
+                elif place < last and batch[place + 1].retain and (clearing := _clearing(batch, place)) is not None:
                     # Whoever hears this is not told afterwards what was retained before, however long others take.
                     self._inbound.retain(_publication(clearing))
                 waiting = router.spread(publication, targets)
@@ -194,6 +194,10 @@ class EmbeddedBroker:
     def wants(self, prefix: str) -> bool:
         """False only if no subscription could match a topic that begins with these levels."""
         return self._subscriptions.could_match(prefix)
+
+    def levels(self, prefix: str) -> frozenset[str] | None:
+        """Which level may follow these in a topic that some subscription matches; None where any may."""
+        return self._subscriptions.levels(prefix)
 
     async def publish_to(self, client_name: str, message: Message) -> bool:
         """Publish to one client, if it has subscribed to the topic; False when it has not, or is away."""
@@ -281,10 +285,9 @@ def _wanted_qos(session: Session, message: Message) -> int | None:
 
 def _clearing(batch: Sequence[Message], place: int) -> Message | None:
     """The next message, if it clears what is retained under the topic of this one."""
-    following = batch[place + 1] if place + 1 < len(batch) else None
-    if following is None or not following.retain or following.topic != batch[place].topic:
-        return None
-    return following if following.payload == b"" else None
+    following = batch[place + 1]
+    clears = following.retain and following.payload == b"" and following.topic == batch[place].topic
+    return following if clears else None
 
 
 def _publication(message: Message) -> Publication:

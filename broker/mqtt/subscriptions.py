@@ -114,21 +114,33 @@ class Subscriptions(Generic[T]):
             known = self._wants[prefix] = self._could_match(prefix.split("/"))
         return known
 
+    def levels(self, prefix: str) -> frozenset[str] | None:
+        """Which level may follow these in a topic that some filter matches; None where any may."""
+        nodes = self._nodes_of(prefix.split("/"))
+        if nodes is None or any(node.below is not None or node.one is not None for node in nodes):
+            return None
+        return frozenset(level for node in nodes for level in node.children)
+
     def _could_match(self, levels: list[str]) -> bool:
+        nodes = self._nodes_of(levels)
+        return nodes is None or any(not node.empty() for node in nodes)
+
+    def _nodes_of(self, levels: list[str]) -> list[_Node[T]] | None:
+        """Where filters stand that go on behind these levels; None where one of them takes whatever follows."""
         nodes = [self._root]
         for depth, level in enumerate(levels):
             following: list[_Node[T]] = []
             for node in nodes:
                 wildcards = depth > 0 or not level.startswith("$")
                 if node.below is not None and wildcards:
-                    return True
+                    return None
                 child = node.children.get(level)
                 if child is not None:
                     following.append(child)
                 if node.one is not None and wildcards:
                     following.append(node.one)
             nodes = following
-        return any(not node.empty() for node in nodes)
+        return nodes
 
     def _changed(self) -> None:
         self.version += 1

@@ -15,7 +15,7 @@ import msgspec
 
 from broker.lags import Lags, here, worst
 from broker.mqtt.contract import Message
-from broker.publishing.topics import ID_QOS, Wants
+from broker.publishing.topics import ID_QOS
 from listeners.lags import BrokerLag, LagReport, ListenerLag, StreamLag
 
 LAG_S = 2.0  # between two messages on one topic: whoever is behind is so for longer
@@ -26,6 +26,7 @@ SHOWN_MAX = 100  # listeners, and streams, in one message
 LAG_QOS = 0
 
 _encode = msgspec.json.Encoder().encode
+Wants = Callable[[str], bool]
 
 
 @dataclass(slots=True)

@@ -22,7 +22,7 @@ from broker.publishing.lag import LagTopics
 from broker.publishing.lanes import PAGE, Lane
 from broker.publishing.retaining import Retaining
 from broker.publishing.retelling import Retelling
-from broker.publishing.topics import BarrelTopics
+from broker.publishing.topics import BarrelTopics, Wanted
 from feeds import Store
 from feeds.errors import BadRequest, NotFound, SpileError
 from feeds.rows import LogEntry
@@ -297,13 +297,13 @@ class LogPublisher:
         caught_up = False
         while not caught_up:
             rows = await self._ask(lambda: replay.next(PAGE, NEWEST_BYTES))
-            wanted = lane.topics.wanted(self._publisher.wants)
+            wanted = self._wanted(lane)
             await self._publish([message for row in rows.rows for message in lane.topics.newest(row, wanted)])
             lane.told, caught_up = max(lane.told, rows.seq), rows.caught_up
 
     async def _tell(self, lane: Lane, entries: list[LogEntry]) -> None:
         batch: list[Message] = []
-        wanted = lane.topics.wanted(self._publisher.wants)
+        wanted = self._wanted(lane)
         for entry in entries:
             batch.extend(lane.topics.messages(entry, wanted))
             if len(batch) >= MESSAGES_MAX:
@@ -311,6 +311,9 @@ class LogPublisher:
                 lane.told = entry.seq
                 batch = []
         await self._publish(batch)
+
+    def _wanted(self, lane: Lane) -> Wanted:
+        return lane.topics.wanted(self._publisher.levels(lane.topics.base))
 
     def _begin_again(self) -> None:
         """There is a new connection: what the broker retains may be older than what was told on the one before."""

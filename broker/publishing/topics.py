@@ -5,7 +5,7 @@ Pure: takes an entry of the log, returns messages. What nobody could hear is lef
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -13,7 +13,7 @@ import msgspec
 from broker.mqtt.contract import Message
 from feeds.barrels import BarrelSettings
 from feeds.matcher import Matcher
-from feeds.paths import document_leaves, encode_segment, fits, id_levels, leaf_path
+from feeds.paths import ATTACHMENTS, document_leaves, encode_segment, fits, id_levels, leaf_path
 from feeds.patterns import parse_patterns
 from feeds.rows import LogEntry, Row, document_json
 
@@ -21,7 +21,6 @@ ID_QOS = 1
 
 _encode = msgspec.json.Encoder().encode
 _raw = msgspec.Raw
-Wants = Callable[[str], bool]
 
 
 class IdMessage(Row, omit_defaults=True, kw_only=True):
@@ -97,20 +96,18 @@ class BarrelTopics:
     def messages(self, entry: LogEntry, wanted: Wanted) -> list[Message]:
         """The messages of one change, `_id` first."""
         found: list[Message] = []
-        if entry.purged:
-            if self._retain:
-                found.append(self.clear(entry.id))
-            if entry.conflicts_changed:
-                found.extend(self._conflicts(entry))
-            found.extend(self._left(entry, wanted))
-            return found
-        levels = id_levels(entry.id)
-        if self.publishes("_id/" + levels):
-            found.extend(self._id_messages(entry, levels))
+        if not entry.purged:
+            levels = id_levels(entry.id)
+            if self._published is None or self.publishes("_id/" + levels):
+                self._add_id(found, entry, levels)
+        elif self._retain:
+            found.append(self.clear(entry.id))
         if entry.conflicts_changed:
             found.extend(self._conflicts(entry))
-        found.extend(self._standing(entry, wanted))
-        found.extend(self._left(entry, wanted))
+        if wanted.any:
+            if not entry.purged:
+                found.extend(self._standing(entry, wanted))
+            found.extend(self._left(entry, wanted))
         return found
 
     def state(self, row: Row) -> Message:
@@ -143,9 +140,10 @@ class BarrelTopics:
                 at = PathMessage(row.seq, row.id, row.rev, path, leaf[2])
                 yield Message(f"{self.base}/{path}", _Lazy(at), self._path_qos)
 
-    def wanted(self, wants: Wants) -> Wanted:
-        """What to ask about keys while a page is told."""
-        return Wanted(self.base, wants, self._first)
+    def wanted(self, heard: frozenset[str] | None) -> Wanted:
+        """What to ask about keys while a page is told; `heard` are the levels that somebody hears (None: any)."""
+        first = self._first
+        return Wanted(heard if first is None else first if heard is None else heard & first)
 
     def _conflicts(self, entry: LogEntry) -> Iterator[Message]:
         levels = id_levels(entry.id)
@@ -153,14 +151,14 @@ class BarrelTopics:
             told = ConflictMessage(entry.seq, entry.id, entry.rev, entry.conflicts)
             yield Message(f"{self.base}/_conflicts/{levels}", _Lazy(told), ID_QOS)
 
-    def _id_messages(self, entry: LogEntry, levels: str) -> Iterator[Message]:
+    def _add_id(self, found: list[Message], entry: LogEntry, levels: str) -> None:
         if entry.body is None and not entry.deleted:
             return  # superseded and compacted since: the newest change is still to come
         topic = self._id_base + levels
         retain = self._retain and not entry.deleted
-        yield Message(topic, lambda: self.id_payload(entry), ID_QOS, retain)
+        found.append(Message(topic, lambda: self.id_payload(entry), ID_QOS, retain))
         if self._retain and entry.deleted:
-            yield Message(topic, b"", ID_QOS, True)
+            found.append(Message(topic, b"", ID_QOS, True))
 
     def id_payload(self, entry: LogEntry) -> bytes:
         """The row of a change with its document, or with a word that this is too large for a message."""
@@ -204,16 +202,14 @@ class BarrelTopics:
 
 
 class Wanted(dict[str, bool]):
-    """Which of a barrel's top-level keys are published and somebody may want to hear of.
+    """Which of a barrel's top-level keys are published and heard by somebody; `any` says whether there are such.
 
-    Asked once a key, kept for one page: most keys are out by this where `publish` is narrow.
+    For one page: with a narrow `publish`, or narrow subscriptions, most documents are out by this unread.
     """
 
-    def __init__(self, base: str, wants: Wants, published: frozenset[str] | None) -> None:
-        self._base = base
-        self._wants = wants
-        self._published = published
-        self._segments: dict[str, bool] = {}
+    def __init__(self, among: frozenset[str] | None) -> None:
+        self._among = among
+        self.any = among is None or any(level == ATTACHMENTS or not level.startswith("_") for level in among)
 
     def __missing__(self, key: str) -> bool:
         found = self[key] = self.segment(encode_segment(key))
@@ -221,11 +217,7 @@ class Wanted(dict[str, bool]):
 
     def segment(self, segment: str) -> bool:
         """As by key, for a key that is encoded already."""
-        found = self._segments.get(segment)
-        if found is None:
-            published = self._published is None or segment in self._published
-            found = self._segments[segment] = published and self._wants(f"{self._base}/{segment}")
-        return found
+        return self._among is None or segment in self._among
 
 
 class _Lazy:

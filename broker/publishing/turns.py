@@ -143,3 +143,7 @@ class _Fenced:
     def wants(self, prefix: str) -> bool:
         """See `Publisher`."""
         return self._broker.wants(prefix)
+
+    def levels(self, prefix: str) -> frozenset[str] | None:
+        """See `Publisher`."""
+        return self._broker.levels(prefix)

@@ -77,10 +77,12 @@ async def test_wants_tells_what_could_be_heard(broker: EmbeddedBroker) -> None:
     await client.subscribe(("barrels/geo/region/+/x", 0))
     assert broker.wants("barrels/geo") and broker.wants("barrels/geo/region/Europe")
     assert not broker.wants("barrels/other") and not broker.wants("barrels/geo/country")
+    assert broker.levels("barrels/geo") == {"region"} and broker.levels("barrels/other") == set()
+    assert broker.levels("barrels/geo/region") is None
     await client.subscribe(("#", 0))
-    assert broker.wants("barrels/other")
+    assert broker.wants("barrels/other") and broker.levels("barrels/other") is None
     await client.disconnect()
-    assert not broker.wants("barrels/geo")
+    assert not broker.wants("barrels/geo") and broker.levels("barrels/geo") == set()
 
 
 async def test_overlapping_filters_deliver_once_at_the_greatest_qos(broker: EmbeddedBroker) -> None:

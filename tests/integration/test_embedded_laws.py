@@ -72,6 +72,10 @@ def test_what_is_not_wanted_is_heard_by_nobody(wanted: list[str], topic: str, de
     prefix = "/".join(topic.split("/")[:depth])
     if not subscriptions.could_match(prefix):
         assert not any(matches(topic_filter, topic) for topic_filter in wanted)
+    following = topic.split("/")[depth : depth + 1]
+    levels = subscriptions.levels(prefix)
+    if levels is not None and not levels.issuperset(following):
+        assert not any(matches(topic_filter, topic) for topic_filter in wanted)
 
 
 @given(FILTERS, st.sets(TOPICS, max_size=20))

@@ -56,6 +56,9 @@ class Recorder:
     def wants(self, prefix: str) -> bool:
         return self.wanted
 
+    def levels(self, prefix: str) -> frozenset[str] | None:
+        return None if self.wanted else frozenset()
+
     def seqs(self, barrel: str) -> list[int]:
         return [json.loads(told)["seq"] for topic, told in self.heard if f"/{barrel}/_id/" in topic and told]
 
