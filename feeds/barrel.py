@@ -15,9 +15,10 @@ from feeds.errors import EpochChanged, NotFound, SpileError
 from feeds.patterns import Pattern
 from feeds.positions import FIRST, Mark, Position
 from feeds.rows import ChangesPage, FindPage, LogEntry, Row, Start
+from feeds.storage.asking import page_rows
 from feeds.storage.bulk import bulk_writes, read_bulk
 from feeds.storage.conflicts import Conflicts
-from feeds.storage.entries import bounded, log_entry
+from feeds.storage.entries import log_entry
 from feeds.storage.find import Finder, Order, Query
 from feeds.storage.local import LocalDocuments
 from feeds.storage.reading import Document, Reader, Wanted
@@ -328,8 +329,8 @@ class Barrel:
     def tail_page(self, after: int, limit: int = 500) -> tuple[list[LogEntry], int]:
         """As `tail`, with the seq up to which the log was looked at (entries of purged documents are left out)."""
         with self._store.database.reading() as connection:
-            result = connection.exec_driver_sql(self._store.queries.tail, (self.key, after, _SEQ_MAX, limit))
-            rows, _ = bounded(result, limit, 10)
+            parameters = (self.key, after, _SEQ_MAX, limit)
+            rows, _ = page_rows(connection, self._store.queries.tail, parameters, limit, 10)
         entries = [entry for row in rows if (entry := log_entry(row)) is not None]
         return entries, rows[-1][0] if rows else after
 

@@ -61,7 +61,7 @@ def with_document(row: Row, body: bytes | None, bytes_max: int | None = None) ->
     return row
 
 
-class LogEntry:
+class LogEntry(msgspec.Struct, eq=False):
     """One committed change as it was then, with what a publisher and a hub need to tell it.
 
     `body` is the winner's canonical body as of this change, None when it was compacted since. `entered` are the
@@ -69,69 +69,26 @@ class LogEntry:
     that the document itself came with the change.
     """
 
-    __slots__ = (
-        "_attached",
-        "_data",
-        "_entered",
-        "_gone",
-        "_leaves",
-        "_live_leaves",
-        "_paths",
-        "at",
-        "body",
-        "changes",
-        "conflicts_changed",
-        "deleted",
-        "expired",
-        "first",
-        "fresh",
-        "id",
-        "newest",
-        "purged",
-        "rev",
-        "seq",
-    )
-
-    def __init__(
-        self,
-        seq: int,
-        document_id: str,
-        rev: str,
-        changes: Sequence[str],
-        live_leaves: int,
-        deleted: bool,
-        expired: bool,
-        fresh: bool,
-        conflicts_changed: bool,
-        purged: bool,
-        newest: bool,
-        body: bytes | None,
-        entered: bytes | None,
-        gone: bytes | None,
-        at: int,
-        first: bool,
-        attached: bytes | None = None,
-    ) -> None:
-        self.seq = seq
-        self.id = document_id
-        self.rev = rev
-        self.changes = changes
-        self._live_leaves = live_leaves
-        self.deleted = deleted
-        self.expired = expired
-        self.fresh = fresh
-        self.conflicts_changed = conflicts_changed
-        self.purged = purged
-        self.newest = newest
-        self.body = body
-        self.at = at
-        self.first = first
-        self._entered = entered
-        self._gone = gone
-        self._attached = attached
-        self._data: dict[str, Any] | None = None
-        self._leaves: list[Leaf] | None = None
-        self._paths: list[tuple[str, Any]] | None = None
+    seq: int
+    id: str
+    rev: str
+    changes: Sequence[str]
+    _live_leaves: int
+    deleted: bool
+    expired: bool
+    fresh: bool
+    conflicts_changed: bool
+    purged: bool
+    newest: bool
+    body: bytes | None
+    _entered: bytes | None
+    _gone: bytes | None
+    at: int
+    first: bool
+    _attached: bytes | None = None
+    _data: dict[str, Any] | None = None
+    _leaves: list[Leaf] | None = None
+    _paths: list[tuple[str, Any]] | None = None
 
     @property
     def data(self) -> dict[str, Any]:

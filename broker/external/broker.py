@@ -10,7 +10,8 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+
+import msgspec
 
 from broker.external.access import BrokerAccess
 from broker.external.connection import Arrived, Connection, Ended
@@ -144,7 +145,7 @@ class ExternalBroker:
         for message in batch:
             self._check(message, now)
         if batch[-1].qos == 0:
-            batch = [*batch[:-1], replace(batch[-1], qos=1)]
+            batch = [*batch[:-1], msgspec.structs.replace(batch[-1], qos=1)]
         try:
             # The first time it is said at once that the broker is away, so that it shows; then it is waited for.
             connection = await self._keeper.have(self._limits.wait_s if self._told_away else 0)
@@ -257,7 +258,7 @@ class ExternalBroker:
                 # Set aside is only what fails where something else is taken: a full disk there takes nothing.
                 await connection.publish([_CONTROL], self._changes, self._outward)
                 self._suspects.clear(_CONTROL.topic)
-            await connection.publish([replace(message, qos=1)], self._changes, self._outward)
+            await connection.publish([msgspec.structs.replace(message, qos=1)], self._changes, self._outward)
         except Unavailable:
             ended = connection.ended.result()
             alone = ended.unacknowledged == {self._changes.name: [message.topic]}

@@ -10,11 +10,12 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import msgspec
+
 from broker.mqtt.topicnames import client_name
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """Something to publish.
 
     `payload` may be a callable: it is called at most once, and only when somebody is going to receive it or it

@@ -149,22 +149,27 @@ class Subscriptions(Generic[T]):
 
 
 def _walk(start: _Node[T], levels: list[str], found: list[dict[T, int]]) -> None:
-    nodes = [start]
-    for level in levels[1:]:
-        following: list[_Node[T]] = []
-        for node in nodes:
+    """Add the subscribers below a node, of filters that match from the second level on."""
+    node, place, end = start, 1, len(levels)
+    branches: list[tuple[_Node[T], int]] = []  # still to be gone through, each from its level on
+    while True:
+        for at in range(place, end):
             if node.below is not None:
                 found.append(node.below)
-            child = node.children.get(level)
-            if child is not None:
-                following.append(child)
-            if node.one is not None:
-                following.append(node.one)
-        if not following:
+            child, one = node.children.get(levels[at]), node.one
+            if child is None:
+                if one is None:
+                    break
+                node = one
+            else:
+                if one is not None:
+                    branches.append((one, at + 1))
+                node = child
+        else:
+            if node.here is not None:
+                found.append(node.here)
+            if node.below is not None:
+                found.append(node.below)
+        if not branches:
             return
-        nodes = following
-    for node in nodes:
-        if node.here is not None:
-            found.append(node.here)
-        if node.below is not None:
-            found.append(node.below)
+        node, place = branches.pop()

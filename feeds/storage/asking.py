@@ -12,6 +12,8 @@ from typing import Any
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+PAGE_BYTES_MAX = 8 << 20  # of bodies read at once, so that a page of large documents does not fill the memory
+
 
 class Told:
     """Around what is asked of a connection's driver. As a generator it would cost several times more."""
@@ -38,6 +40,33 @@ def rows_of(connection: Connection, statement: str, parameters: Sequence[Any]) -
     except connection.dialect.loaded_dbapi.Error as error:
         raise _refused(driver, error) from error
     return rows
+
+
+def page_rows(
+    connection: Connection, statement: str, parameters: Sequence[Any], limit: int, body: int | None
+) -> tuple[list[Any], bool]:
+    """The same, up to the bound on bytes (one row at least), and whether there may be more behind them.
+
+    `limit` is what the statement keeps to; `body` is the column that holds bodies, None without.
+    """
+    if body is None:
+        rows = rows_of(connection, statement, parameters)
+        return rows, len(rows) >= limit
+    driver: Any = connection.connection.driver_connection
+    rows, size = [], 0
+    try:
+        cursor = driver.execute(statement, parameters)
+        for row in cursor:
+            rows.append(row)
+            held = row[body]
+            if held is not None:
+                size += len(held)
+                if size >= PAGE_BYTES_MAX:
+                    cursor.close()
+                    return rows, True
+    except connection.dialect.loaded_dbapi.Error as error:
+        raise _refused(driver, error) from error
+    return rows, len(rows) >= limit
 
 
 @contextmanager

@@ -8,25 +8,6 @@ from feeds.rows import LogEntry, Row, read_moves, with_document
 from feeds.storage.schema import CONFLICTS, DELETED, EXPIRED, FRESH, PURGED
 from feeds.storage.state import change_names, live_count
 
-PAGE_BYTES_MAX = 8 << 20  # of bodies read at once, so that a page of large documents does not fill the memory
-
-
-def bounded(result: Any, limit: int, body: int | None) -> tuple[list[Any], bool]:
-    """The rows of a page up to the bound on bytes (one at least), and whether there may be more behind them.
-
-    `body` is the column that holds bodies, None without.
-    """
-    rows: list[Any] = []
-    size = 0
-    for row in result:
-        rows.append(row)
-        if body is not None:
-            size += len(row[body]) if isinstance(row[body], bytes) else 0
-        if size >= PAGE_BYTES_MAX:
-            result.close()
-            return rows, True
-    return rows, len(rows) >= limit
-
 
 def log_entry(row: Any) -> LogEntry | None:
     """An entry from a row of `tail`; None when its document was purged since."""
@@ -36,11 +17,12 @@ def log_entry(row: Any) -> LogEntry | None:
         document_id, others = others, None
     elif document_id is None:
         return None
+    changes = change_names(generation, digest, others)
     return LogEntry(
         seq,
         document_id,
-        f"{generation}-{digest}",
-        change_names(generation, digest, others),
+        changes[0],
+        changes,
         live_count(flags, others) if others else int(not flags & DELETED),
         bool(flags & DELETED),
         bool(flags & EXPIRED),

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import bindparam, case, func, literal_column, select
 
 from feeds.errors import SpileError
-from feeds.storage.asking import rows_of
-from feeds.storage.entries import PAGE_BYTES_MAX
+from feeds.storage.asking import PAGE_BYTES_MAX, rows_of
 from feeds.storage.ids import LAST
 from feeds.storage.reading import Document, Reader, Wanted
 from feeds.storage.schema import DELETED, docs

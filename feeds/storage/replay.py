@@ -16,9 +16,9 @@ from feeds.errors import EpochChanged
 from feeds.matching import PathFilter
 from feeds.patterns import Pattern
 from feeds.rows import FeedPage, LogEntry, Row
-from feeds.storage.asking import rows_of
+from feeds.storage.asking import PAGE_BYTES_MAX, page_rows, rows_of
 from feeds.storage.database import Database
-from feeds.storage.entries import PAGE_BYTES_MAX, bounded, log_entry, row_of
+from feeds.storage.entries import log_entry, row_of
 from feeds.storage.queries import Queries
 from feeds.storage.schema import DELETED
 from feeds.storage.selection import Bounds, Selection, select
@@ -148,7 +148,7 @@ class Replay:
         """The rows behind what was read, and whether there may be more; column `body` is what is large."""
         with self._database.reading() as connection:
             parameters = (self._barrel, self._read_upto, self.upto, limit)
-            return bounded(connection.exec_driver_sql(statement, parameters), limit, body)
+            return page_rows(connection, statement, parameters, limit, body)
 
     def _add(self, row: Any, paths: list[str] | None, seq: int | None = None, removed: bool = False) -> None:
         told = row_of(row, self._docs, self._bytes_max)
@@ -257,7 +257,7 @@ class Replay:
         assert self._filter is not None
         with self._database.reading() as connection:
             parameters = (self._barrel, self._read_upto, upto, _PAGE)
-            rows, more = bounded(connection.exec_driver_sql(self._queries.deletions, parameters), _PAGE, 9)
+            rows, more = page_rows(connection, self._queries.deletions, parameters, _PAGE, 9)
         told = []
         for row in rows:
             if self._filter.matching(row[2], None, True) or (row[10] is not None and self._leaves):
@@ -274,7 +274,7 @@ class Replay:
         with self._database.snapshot() as connection:
             self._check_kept(connection, self._read_upto)
             parameters = (self._barrel, self._read_upto, self.upto, page)
-            rows, more = bounded(connection.exec_driver_sql(self._queries.tail, parameters), page, 10)
+            rows, more = page_rows(connection, self._queries.tail, parameters, page, 10)
         entries = [(entry, row) for row in rows if (entry := log_entry(row)) is not None and not entry.purged]
         present = self._present({row[11] for entry, row in entries if not entry.newest})
         for entry, row in entries:
@@ -372,8 +372,8 @@ def changes_back(
     found: list[Row] = []
     while upto > after and (limit is None or len(found) < limit):
         page = _PAGE if limit is None else min(_PAGE, limit - len(found) + 1)
-        result = connection.exec_driver_sql(statement, (barrel, after, upto, page))
-        rows, more = bounded(result, page, 9 if docs or filtered else 0)
+        parameters = (barrel, after, upto, page)
+        rows, more = page_rows(connection, statement, parameters, page, 9 if docs or filtered else None)
         for row in rows:
             paths = None if filtered is None else filtered.matching(row[2], row[9], bool(row[5] & DELETED))
             if paths == [] or (limit is not None and len(found) >= limit):

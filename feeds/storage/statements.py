@@ -34,8 +34,8 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.sql import ClauseElement
 
+from feeds.storage.asking import PAGE_BYTES_MAX
 from feeds.storage.batches import Many, copy_of
-from feeds.storage.entries import PAGE_BYTES_MAX
 from feeds.storage.schema import barrels, docs, gone, locals_, log, paths, publishers, revs, shapes, tokens
 
 BODY_BYTES_READ_AHEAD: Any = literal_column("16384")

@@ -25,7 +25,7 @@ from store_tools import count, refusal
 
 from feeds import Position, Store, Token
 from feeds.errors import BadRequest, Missing, NewerSchema, NotFound, StoreLocked, Unavailable
-from feeds.storage import anew, entries
+from feeds.storage import anew, asking
 from feeds.storage import postgres as postgres_connections
 from feeds.storage.migrate import STORE
 from feeds.storage.schema import metadata
@@ -217,18 +217,16 @@ def test_a_question_with_a_character_that_cannot_be_stored_finds_nothing(url: st
 def test_a_page_of_large_documents_ends_at_its_bound_of_bytes(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with Store.open(url) as store:
         geo = store.create("geo")
-        size = entries.PAGE_BYTES_MAX // 4
+        size = asking.PAGE_BYTES_MAX // 4
         geo.bulk([{"_id": f"d{number}", "text": "x" * size} for number in range(10)])
         fetched: list[int] = []
-        whole = entries.bounded
 
-        def counted(result: Any, limit: int, body: int | None) -> Any:
-            found = list(result.all())
-            fetched.append(len(found))
-            return whole(Rows(found), limit, body)
+        def counted(connection: Connection, statement: str, parameters: Any, limit: int, body: int | None) -> Any:
+            fetched.append(len(asking.rows_of(connection, statement, parameters)))
+            return asking.page_rows(connection, statement, parameters, limit, body)
 
         for module in ("feeds.barrel", "feeds.storage.replay"):
-            monkeypatch.setattr(f"{module}.bounded", counted)
+            monkeypatch.setattr(f"{module}.page_rows", counted)
         told: list[str] = []
         page, after = geo.tail_page(0)
         while page:
@@ -239,13 +237,6 @@ def test_a_page_of_large_documents_ends_at_its_bound_of_bytes(url: str, monkeypa
         assert [row.id for row in geo.changes(docs=True).results] == told
         assert [row.id for row in geo.changes(docs=True, descending=True).results] == told[::-1]
         assert max(fetched) <= 5
-
-
-class Rows(list[Any]):
-    """Rows that were read already, as a result."""
-
-    def close(self) -> None:
-        """There is nothing to be closed."""
 
 
 def test_what_is_larger_than_every_buffer_on_the_way_is_written(url: str) -> None:
