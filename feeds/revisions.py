@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
+
+import msgspec
 
 from feeds.errors import BadRequest
 
@@ -22,8 +23,7 @@ _REVISION = re.compile(r"([1-9][0-9]{0,9})-([^\s\x00-\x1f\x7f-\x9f,\"'\\\ud800-\
 _SHOWN_CHARACTERS_MAX = 80
 
 
-@dataclass(frozen=True, slots=True, order=False)
-class Revision:
+class Revision(msgspec.Struct, frozen=True):
     """The name of one version of a document: `N-text`.
 
     `generation` is N, one more than the parent's; `digest` is 32 lower hex digits when made here, and any

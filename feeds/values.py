@@ -11,6 +11,7 @@ from struct import Struct
 from typing import Any
 
 TEXT_BYTES_MAX = 100  # of a text value in a path and in the index; from the design, so that topics stay short
+_SURELY_SHORT = TEXT_BYTES_MAX // 4  # characters
 
 _NULL = b"\x10"
 _FALSE = b"\x20"
@@ -22,7 +23,7 @@ _ARRAY = b"\x60"
 
 _double = Struct(">d").pack
 _from_long = Struct(">Q").unpack
-_long = Struct(">Q").pack
+_tagged = Struct(">cQ").pack
 _residual = Struct(">H").pack
 _SIGN = 1 << 63
 _ALL = (1 << 64) - 1
@@ -31,7 +32,7 @@ _EXACT = 1 << 53  # beyond this a double no longer holds every integer
 
 def cut_text(text: str) -> str:
     """The text, cut at 100 bytes of UTF-8 on a character boundary."""
-    if len(text) <= TEXT_BYTES_MAX // 4:
+    if len(text) <= _SURELY_SHORT:
         return text
     encoded = text.encode()
     if len(encoded) <= TEXT_BYTES_MAX:
@@ -41,23 +42,25 @@ def cut_text(text: str) -> str:
 
 def encode_number(value: float) -> bytes:
     """Nine bytes that sort as numbers do; integers beyond 2^53 get two more, so that none fall together."""
+    if type(value) is not float and not -_EXACT <= value <= _EXACT:
+        return _large_integer(int(value))
+    (bits,) = _from_long(_double(value + 0.0))  # + 0.0 makes -0.0 the same as 0.0
+    return _tagged(_NUMBER, _ALL - bits if bits >= _SIGN else bits + _SIGN)
+
+
+def _large_integer(value: int) -> bytes:
     as_double = float(value)
-    tail = b""
-    if isinstance(value, int) and not -_EXACT <= value <= _EXACT:
-        if as_double > value:
-            as_double = math.nextafter(as_double, -math.inf)
-        rest = value - int(as_double)
-        if rest:
-            tail = _residual(rest)
-    (bits,) = _from_long(_double(as_double + 0.0))  # + 0.0 makes -0.0 the same as 0.0
-    return _NUMBER + _long(bits ^ (_ALL if bits & _SIGN else _SIGN)) + tail
+    if as_double > value:
+        as_double = math.nextafter(as_double, -math.inf)
+    rest = value - int(as_double)
+    return encode_number(as_double) + (_residual(rest) if rest else b"")
 
 
 def encode_value(value: Any) -> bytes:
     """The leaf value as ordered bytes; `value` is what JSON can hold, `{}` and `[]` included."""
     kind = type(value)
     if kind is str:
-        return _TEXT + value.encode() if len(value) <= 25 else _TEXT + cut_text(value).encode()
+        return _TEXT + (value if len(value) <= _SURELY_SHORT else cut_text(value)).encode()
     if kind is int or kind is float:
         return encode_number(value)
     if value is None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from hashlib import blake2b
 from typing import Any
+
+import msgspec
 
 from feeds.attachments.given import Attachments, Given, check_name, check_type, read_attachments
 from feeds.attachments.stubs import Content
@@ -52,8 +54,7 @@ class Verb(Enum):
     SETTLE = "settle"  # the barrel's merge rule is asked
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """An accepted write. `seq` is its place in the log (of the newest change where nothing was stored)."""
 
     id: str
@@ -88,8 +89,7 @@ class Token:
         return cls(key, "\n".join((who, verb, barrel, document_id)), blake2b(body, digest_size=16).hexdigest())
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """One intended write to one document."""
 
     verb: Verb
@@ -271,7 +271,7 @@ class Write:
         """End the conflict of a document: `doc` stands in place of all live leaves, written upon its `_rev` or the
         winner. Its stubs may name attachments of any of them."""
         put = cls.put(doc, id=id, bytes_max=bytes_max)
-        return replace(put, verb=Verb.SUPERSEDE, leaves=tuple(map(Revision.parse, leaves)))
+        return msgspec.structs.replace(put, verb=Verb.SUPERSEDE, leaves=tuple(map(Revision.parse, leaves)))
 
     @classmethod
     def settle(cls, id: str) -> Write:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
+import msgspec
 from msgspec import UNSET
 
 from broker.couch import local
@@ -187,7 +187,8 @@ def _copied(barrel: Barrel, document: Document, target: str, over: str | None, b
             attachments[name] = Given(kind, content=barrel.store.blobs.find(stub.sha256).content)
         elif stub.link is not UNSET:
             attachments[name] = Given(kind, link=stub.link)
-    return replace(Write.put(body, id=target, rev=over, bytes_max=bytes_max), attachments=attachments or None)
+    write = Write.put(body, id=target, rev=over, bytes_max=bytes_max)
+    return msgspec.structs.replace(write, attachments=attachments or None)
 
 
 async def submit(call: Call, barrel: Barrel, write: Write) -> Written:

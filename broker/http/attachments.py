@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from mimetypes import MimeTypes
 from typing import Final
 
+import msgspec
+
 from broker.http.answers import Answer, AnyAnswer, Header, encode_json, etag, revisions_in
 from broker.http.call import Call
 from broker.http.contents import Found, content_answer
@@ -79,7 +81,7 @@ async def delete_attachment(call: Call) -> Answer:
     place = await _place(call)
     write = Write.detach(place.id, place.name, rev=place.rev)
     if place.conditional and place.rev is None:
-        write = replace(write, instead=place.before)
+        write = msgspec.structs.replace(write, instead=place.before)
     written = await _submit(call, place, write, "detach", place.name.encode())
     return Answer(200, encode_json(written_json(written)))
 

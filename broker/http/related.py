@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from email.utils import collapse_rfc2231_value
 from typing import Final
 
+import msgspec
 from python_multipart.exceptions import FormParserError
 
 from broker.http.disposition import disposition
@@ -162,7 +163,7 @@ class _Parts(PartReader):
     def _set(self, name: str, given: Given) -> None:
         assert self._write is not None and self._write.attachments is not None
         self._awaited[name] = given
-        self._write = replace(self._write, attachments={**self._write.attachments, name: given})
+        self._write = msgspec.structs.replace(self._write, attachments={**self._write.attachments, name: given})
 
 
 def write_related(

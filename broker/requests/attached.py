@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from feeds import Barrel, Write
 from feeds.errors import SpileError
 
@@ -46,4 +48,4 @@ def _by_id(serving: Serving, asked: Asked, write: Write) -> Write:
         else replace(each, upload=serving.names.id(client, barrel, each.upload))
         for name, each in given.items()
     }
-    return replace(write, attachments=found)
+    return msgspec.structs.replace(write, attachments=found)

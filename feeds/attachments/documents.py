@@ -196,7 +196,7 @@ class BarrelAttachments:
                 raise MissingStub(f"The content of {shown(name)} did not follow the document", name=name)
             each.check(name, content)
             found[name] = replace(each, content=content, data=None)
-        return replace(write, attachments=found)
+        return msgspec.structs.replace(write, attachments=found)
 
     def _uploaded(self, id_: str, name: str, upload: str, who: str) -> Content:
         found = self._barrel.store.uploads.get(self._barrel.key, upload, who)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -69,9 +69,12 @@ def index_paths(document_id: str, data: dict[str, Any]) -> tuple[dict[PathKey, L
 
 
 def index_rows(
-    document_id: str, data: dict[str, Any], numbers: Callable[[str], int], doc: int, seq: int
+    document_id: str, data: dict[str, Any], known: Mapping[str, int], number: Callable[[str], int], doc: int, seq: int
 ) -> tuple[list[tuple[int, bytes, int, str, int]], int]:
-    """The index rows of a new document, and how many leaves were left out: `index_paths` without a mapping."""
+    """The index rows of a new document, and how many leaves were left out: `index_paths` without a mapping.
+
+    `known` are the numbers of shapes that are known already, `number` finds any.
+    """
     if document_id.startswith("_design/"):
         return [], 0
     rows = []
@@ -80,7 +83,8 @@ def index_rows(
         if (len(shape) > SURELY_FITS or places) and not fits((shape, places, value)):
             skipped += 1
         else:
-            rows.append((numbers(shape), encode_value(value), doc, places, seq))
+            found = known.get(shape)
+            rows.append((number(shape) if found is None else found, encode_value(value), doc, places, seq))
     return rows, skipped
 
 

@@ -225,7 +225,7 @@ class BarrelWork:
                 entered, gone = self._move_paths(state, document_id, body, {} if winner.deleted else data, seq)
             elif not winner.deleted:
                 state.body = body
-                rows, skipped = index_rows(document_id, data, self.number, state.doc, seq)
+                rows, skipped = index_rows(document_id, data, self._numbers, self.number, state.doc, seq)
                 self._path_inserts += rows
                 self.skipped += skipped
             else:

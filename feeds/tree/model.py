@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeAlias
+
+import msgspec
 
 from feeds.revisions import Revision
 
 Key: TypeAlias = tuple[int, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Node:
+class Node(msgspec.Struct, frozen=True):
     """One revision in its tree.
 
     `parent` is the digest of the parent, whose generation is one less; None stands for a first revision

@@ -163,7 +163,7 @@ deep = st.builds(
 @given(st.one_of(objects, deep))
 def test_what_is_indexed_at_first_is_what_an_update_takes_away(data: dict[str, Any]) -> None:
     numbers: dict[str, int] = {}
-    rows, skipped = index_rows("x", data, lambda shape: numbers.setdefault(shape, len(numbers)), 1, 1)
+    rows, skipped = index_rows("x", data, {}, lambda shape: numbers.setdefault(shape, len(numbers)), 1, 1)
     found, left_out = index_paths("x", data)
     assert skipped == left_out == sum(not fits(leaf) for leaf in document_leaves(data))
     assert [row[:4] for row in rows] == [(numbers[shape], value, 1, places) for shape, value, places in found]
