@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import msgspec
+
 from broker.couch import stubs
 from broker.couch.errors import bad_request
 from broker.couch.query import Query
@@ -174,4 +176,4 @@ def _shaped(barrel: Barrel, document: Document, beside: Beside) -> Document:
             extra[name] = value
     if beside.local_seq:
         extra["_local_seq"] = barrel.position(document.seq)
-    return replace(document, extra=extra)
+    return msgspec.structs.replace(document, extra=extra)

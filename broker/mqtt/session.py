@@ -10,6 +10,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from broker.mqtt.contract import Client
 from broker.mqtt.frames import DUP, Publication, pubrel
 from broker.mqtt.limits import BrokerLimits
@@ -24,8 +26,7 @@ _KEEP_ID = "UPDATE queued SET packet_id = ? WHERE session = ? AND row = ?"
 _RELEASE = "UPDATE queued SET released = 1, payload = x'' WHERE session = ? AND row = ?"
 
 
-@dataclass(slots=True)
-class Delivery:
+class Delivery(msgspec.Struct):
     """A message of QoS 1 or 2 on its way to one session. `row` is 0 where nothing is kept of it."""
 
     publication: Publication

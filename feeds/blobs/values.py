@@ -6,6 +6,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from enum import IntEnum
 
+import msgspec
+
 CHUNK_BYTES_MAX = 1024 * 1024  # of one row of the index: what a read has to look through at least
 
 
@@ -40,8 +42,7 @@ class BlobSettings:
     """Files kept open."""
 
 
-@dataclass(frozen=True, slots=True)
-class Placed:
+class Placed(msgspec.Struct, frozen=True):
     """Where bytes went, or may go."""
 
     file: str
@@ -60,8 +61,7 @@ class Appending:
     done: Future[Placed]
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """A range of a file as the index has it: a chunk with its checksum (crc32c), or trimmed bytes."""
 
     offset: int
@@ -76,8 +76,7 @@ class Row:
         return self.offset + self.size
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(msgspec.Struct, frozen=True):
     """A whole chunk as it was read, verified."""
 
     offset: int

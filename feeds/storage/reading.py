@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -23,8 +22,7 @@ _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(msgspec.Struct, frozen=True):
     """A document at one of its revisions; `extra` holds what was asked for beside it."""
 
     id: str
@@ -33,7 +31,7 @@ class Document:
     body: bytes
     seq: int = 0
     """The place of its newest change in the log, whichever revision this is."""
-    extra: dict[str, Any] = field(default_factory=dict)
+    extra: dict[str, Any] = {}
 
     def json(self) -> bytes:
         """The whole document as JSON bytes, `_id` and `_rev` first."""
@@ -47,8 +45,7 @@ class Document:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A document to read, and what beside it."""
 
     id: str

@@ -6,7 +6,6 @@ Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -39,7 +38,7 @@ def beside_held(doc: Fetched, known: Iterable[str]) -> Fetched:
     head = _head(doc.json)
     held = _newest(head.revisions, known)
     blobs = tuple(blob for blob in doc.blobs if (head.attachments[blob.name].get("revpos") or held + 1) > held)
-    return doc if len(blobs) == len(doc.blobs) else replace(doc, blobs=blobs)
+    return doc if len(blobs) == len(doc.blobs) else msgspec.structs.replace(doc, blobs=blobs)
 
 
 def _newest(history: _History | None, known: Iterable[str]) -> int:

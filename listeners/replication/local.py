@@ -9,6 +9,8 @@ from contextlib import aclosing, suppress
 from dataclasses import replace
 from typing import TypeVar
 
+import msgspec
+
 from feeds.attachments.given import Given, read_digest
 from feeds.attachments.held import held_content
 from feeds.attachments.stubs import SHA256
@@ -198,7 +200,7 @@ class LocalPeer:
         for name, each in given.items():
             if each is not None and each.sha256 is not None and SHA256 + each.sha256 in handles:
                 given[name] = replace(each, content=self._store.blobs.find(each.sha256).content)
-        return replace(write, attachments=given)
+        return msgspec.structs.replace(write, attachments=given)
 
     async def purge(self, revs: Mapping[str, Sequence[str]]) -> Refusals:
         barrel = await self._do(self._barrel)

@@ -7,8 +7,10 @@ CouchDB's protocol. Positions and handles are opaque: only the peer that gave th
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+import msgspec
 
 from feeds.errors import SpileError
 from feeds.rows import Row
@@ -48,8 +50,7 @@ class Page:
     caught_up: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """A revision to fetch; `known` are revisions from which the target may have its attachments."""
 
     id: str
@@ -57,8 +58,7 @@ class Wanted:
     known: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+class Blob(msgspec.Struct, frozen=True):
     """A content to be copied: one revision's attachment that has it, its digest as in stubs, and its length."""
 
     id: str
@@ -68,14 +68,13 @@ class Blob:
     length: int
 
 
-@dataclass(frozen=True, slots=True)
-class Fetched:
+class Fetched(msgspec.Struct, frozen=True):
     """A revision as a source gives it: the whole document as JSON, with `_revisions`, and stubs of attachments."""
 
     id: str
     rev: str
     json: bytes
-    blobs: tuple[Blob, ...] = field(default=())
+    blobs: tuple[Blob, ...] = ()
     """The contents that its attachments name."""
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from feeds.errors import SpileError
 from feeds.positions import Mark, Position
 from feeds.rows import Row
@@ -39,8 +41,7 @@ class ReceiverLimits:
     busy_ack_s: float = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(msgspec.Struct, frozen=True):
     """One thing to tell the application, in order: a row, or a boundary of a snapshot (`row` is None).
 
     `ordinal` is what it is acknowledged by. `seq` is a row's own; a boundary's is the array's.
