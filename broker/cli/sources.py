@@ -78,6 +78,15 @@ def open_source(name: str, form: Format | None = None) -> Iterator[Source]:
         yield Source(name, counted, chain((head,), chunks), form or _format_of(head, name))
 
 
+def check_files(names: Iterable[str]) -> None:
+    """Raises as `open_source` for files that cannot be opened; leaves standard input, pipes and devices alone."""
+    for name in names:
+        path = Path(name)
+        if name != "-" and (path.is_file() or path.is_dir() or not path.exists()):
+            with _opened(name):
+                pass
+
+
 def size_bytes(names: Iterable[str]) -> int | None:
     """How many bytes these files hold together; None if that is not known, as for standard input."""
     total = 0

@@ -60,4 +60,4 @@ def _check(url: str, schemes: tuple[str, ...], example: str) -> None:
 
 
 def _shown(url: str) -> str:
-    return repr(url.rpartition("@")[2])  # without a password
+    return repr(url.rpartition("@")[2].partition("?")[0])  # without a password, or what was meant to be one

@@ -196,7 +196,7 @@ def _resolve(url: str) -> tuple[URL, Path | None]:
     if "://" not in url and not url.startswith("sqlite:"):
         path = Path(url).expanduser()
         path = path if path.suffix == ".db" else path / "spile.db"
-        return URL.create("sqlite", database=str(path)), path
+        return URL.create("sqlite", database=str(path)), _file(path)
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
@@ -217,7 +217,14 @@ def _resolve(url: str) -> tuple[URL, Path | None]:
         )
     if not parsed.database or parsed.database == ":memory:":
         raise BadRequest("A store needs a file", hint="Use sqlite:///folder/spile.db, or just the folder.")
-    return parsed, Path(parsed.database)
+    return parsed, _file(Path(parsed.database))
+
+
+def _file(path: Path) -> Path:
+    """The path, if a file can be there."""
+    if not path.name or path.is_dir():
+        raise BadRequest(f"{path} is a folder", hint="Name the file in it: sqlite:///folder/spile.db.")
+    return path
 
 
 def _postgres(url: URL) -> Engine:

@@ -114,6 +114,12 @@ def test_a_packed_file_that_ends_early_is_named_and_what_it_held_is_stored(store
     assert "; nothing was stored [bad_request]" in spile("load", "geo", str(cut), *at).err
 
 
+def test_a_load_of_a_file_that_is_not_there_makes_nothing(store: str, tmp_path: Path) -> None:
+    missing = spile("load", "geo", str(tmp_path / "x.json"), "--database", store)
+    assert missing.code == 1 and "x.json is not there" in missing.err
+    assert "There is no store" in spile("info", "geo", "--database", store).err
+
+
 def test_a_load_that_stored_nothing_names_no_seq(store: str) -> None:
     spile("load", "geo", "-", "--database", store, stdin=b'{"_id":"a"}')
     again = spile("load", "geo", "-", "--database", store, stdin=b'{"_id":"a"}').value

@@ -47,7 +47,10 @@ def test_a_store_that_is_not_to_be_made_is_not_made(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://x/y", "nonsense://x", "sqlite:///"])
+@pytest.mark.parametrize(
+    "url",
+    ["sqlite://", "sqlite:///:memory:", "mysql://x/y", "nonsense://x", "sqlite:///", "sqlite:////", "sqlite:////tmp"],
+)
 def test_urls_that_cannot_hold_a_store_are_refused(url: str) -> None:
     assert isinstance(refusal(lambda: Store.open(url)), BadRequest)
 

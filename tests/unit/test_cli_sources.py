@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from broker.cli.inputs import BrokenInput
-from broker.cli.sources import Format, open_source, size_bytes
+from broker.cli.sources import Format, check_files, open_source, size_bytes
 from feeds.errors import BadRequest, NotFound
 
 NDJSON = b'{"a":1}\n{"a":2}\n'
@@ -110,6 +110,18 @@ def test_a_missing_file_and_a_directory_are_named(tmp_path: Path) -> None:
         read(tmp_path / "x.json")
     with pytest.raises(BadRequest, match="cannot be read"):
         read(tmp_path)
+
+
+def test_files_are_looked_for_before_anything_is_read(tmp_path: Path) -> None:
+    here = tmp_path / "here.json"
+    here.write_text("[]")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    check_files([str(here), "-", str(pipe), "/dev/null"])
+    with pytest.raises(NotFound, match=r"x\.json is not there"):
+        check_files([str(here), str(tmp_path / "x.json")])
+    with pytest.raises(BadRequest, match="cannot be read"):
+        check_files([str(tmp_path)])
 
 
 def test_bytes_are_counted_as_packed(tmp_path: Path) -> None:

@@ -77,9 +77,10 @@ def load(
     from broker.cli.exits import INTERRUPTED, REFUSED
     from broker.cli.loading import Loader
     from broker.cli.progress import shown_progress
-    from broker.cli.sources import size_bytes
+    from broker.cli.sources import check_files, size_bytes
     from feeds.errors import SpileError
 
+    check_files(files)
     with backend_of(url, database, create=True) as backend:
         _make_sure_of(backend, barrel)
         with shown_progress(f"loading {barrel}", in_bytes=True) as progress:
