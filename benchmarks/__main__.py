@@ -32,6 +32,7 @@ NAMES = (
     "replication",
     "couch",
     "postgres",
+    "mosquitto",
 )
 
 

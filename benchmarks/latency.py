@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import httpx
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.measuring import arguments, median_of, percentile, report
 from benchmarks.service import service
@@ -50,10 +52,12 @@ def to_mqtt(rate: int, seconds: int, broker: str | None = None) -> dict[str, flo
         running.create("bench")
         heard: dict[str, float] = {}
         ready = threading.Event()
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2)
-        client.on_message = lambda _c, _d, message: heard.setdefault(
-            message.topic.rsplit("/", 1)[1], time.perf_counter()
-        )
+        client = paho.Client(CallbackAPIVersion.VERSION2)
+
+        def hear(_c: paho.Client, _d: Any, message: paho.MQTTMessage) -> None:
+            heard.setdefault(message.topic.rsplit("/", 1)[1], time.perf_counter())
+
+        client.on_message = hear
         client.on_connect = lambda c, *_: c.subscribe("barrels/bench/_id/#", 1)
         client.on_subscribe = lambda *_: ready.set()
         client.connect("127.0.0.1", running.mqtt_port)

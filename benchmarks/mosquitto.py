@@ -16,6 +16,7 @@ from pathlib import Path
 
 import paho.mqtt.client as paho
 import uvloop
+from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.broker_stream import measure as stream
 from benchmarks.latency import to_mqtt
@@ -77,7 +78,7 @@ async def published(mosquitto: Mosquitto, count: int) -> tuple[float, list[tuple
         after = 0
         while len(messages) < count:
             entries, after = barrel.tail_page(after, BATCH)
-            messages += [each for entry in entries for each in topics.messages(entry, topics.wanted(lambda _: True))]
+            messages += [each for entry in entries for each in topics.messages(entry, topics.wanted(None))]
         same = [(each.topic, each.payload() if callable(each.payload) else each.payload) for each in messages]
         broker = ExternalBroker(BrokerAccess(BrokerAddress.parse(mosquitto.url), "spile-bench"), requests=None)
         await broker.start()
@@ -95,7 +96,7 @@ async def bare(mosquitto: Mosquitto, messages: list[tuple[str, bytes]]) -> float
     process = await subscriber(mosquitto.port, len(messages))
 
     def publish() -> float:
-        client = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        client = paho.Client(CallbackAPIVersion.VERSION2)
         connected = threading.Event()
         client.on_connect = lambda *_: connected.set()
         client.connect("127.0.0.1", mosquitto.port)

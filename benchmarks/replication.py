@@ -68,8 +68,8 @@ async def latencies(one: RunningService, other: RunningService, seconds: int) ->
     put_at: dict[str, float] = {}
     took: list[float] = []
     async with AsyncExitStack() as stack:
-        peers = [await stack.enter_async_context(opened_peer(f"{each.url}/live")) for each in (one, other)]
-        replicator = Replicator(*peers, Options(continuous=True))
+        source, target = [await stack.enter_async_context(opened_peer(f"{each.url}/live")) for each in (one, other)]
+        replicator = Replicator(source, target, Options(continuous=True))
         running = asyncio.create_task(replicator.run())
 
         async def hear() -> None:
@@ -103,9 +103,9 @@ async def in_store(store: Store, docs: list[bytes]) -> dict[str, float]:
         source = store.create(f"source-{turn}")
         store.create(f"target-{turn}")
         bulk_s.append(fill(source, docs))
-        peers = LocalPeer(store, source.name), LocalPeer(store, f"target-{turn}")
-        took_s.append(await seconds_of(*peers, len(docs)))
-        for peer in peers:
+        ends = LocalPeer(store, source.name), LocalPeer(store, f"target-{turn}")
+        took_s.append(await seconds_of(ends[0], ends[1], len(docs)))
+        for peer in ends:
             await peer.close()
     return {
         "bulk_docs_per_s": len(docs) / median(bulk_s),
@@ -135,8 +135,10 @@ async def over_http(one: RunningService, other: RunningService, docs: list[bytes
             figures |= await in_store(store, docs[: len(docs) // ROUNDS])
         before = [each.memory_mib() for each in (one, other)]
         for name, count in (("geo", len(docs)), ("again", len(docs) // 4)):
-            peers = [await stack.enter_async_context(opened_peer(f"{each.url}/{name}")) for each in (one, other)]
-            took = await seconds_of(*peers, count)
+            source, target = [
+                await stack.enter_async_context(opened_peer(f"{each.url}/{name}")) for each in (one, other)
+            ]
+            took = await seconds_of(source, target, count)
             figures[f"http_{'docs' if name == 'geo' else 'updated'}_per_s"] = count / took
         after = [each.memory_mib("VmHWM") for each in (one, other)]
         figures |= {"source_mib": after[0], "target_mib": after[1]}
@@ -163,11 +165,11 @@ async def over_mqtt(
     before = [each.memory_mib() for each in (one, other)]
     for name, count in (("geo", len(docs)), ("again", len(docs) // 4)):
         async with AsyncExitStack() as stack:
-            peers = [
+            source, target = [
                 await stack.enter_async_context(opened_peer(f"{broker}/{prefix}/{name}"))
                 for prefix in ("one", "other")
             ]
-            took = await seconds_of(*peers, count)
+            took = await seconds_of(source, target, count)
         figures[f"mqtt_{'docs' if name == 'geo' else 'updated'}_per_s"] = count / took
     after = [each.memory_mib("VmHWM") for each in (one, other)]
     own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -190,11 +192,11 @@ async def a_part(one: RunningService, other: RunningService, many: int) -> dict[
             ]
             (await client.post("/barrels/many/docs/_bulk", json={"docs": docs})).raise_for_status()
     async with AsyncExitStack() as stack:
-        peers = [await stack.enter_async_context(opened_peer(f"{each.url}/many")) for each in (one, other)]
-        took = await seconds_of(*peers, PART, Filter.of(patterns=["part/yes"]))
+        source, target = [await stack.enter_async_context(opened_peer(f"{each.url}/many")) for each in (one, other)]
+        took = await seconds_of(source, target, PART, Filter.of(patterns=["part/yes"]))
         selector = Filter.of(selector={"part": "yes", "n": {"$gte": 0}})
         began = time.perf_counter()
-        await Replicator(*peers, Options(filter=selector)).run()
+        await Replicator(source, target, Options(filter=selector)).run()
         return {"part_of": many, "part_s": took, "part_by_selector_s": time.perf_counter() - began}
 
 
@@ -209,11 +211,11 @@ def main() -> None:
                 figures |= uvloop.run(a_part(one, other, options.many))
     if options.mqtt:
         with folder() as place, Mosquitto(place) as mosquitto, ExitStack() as stack:
-            ends = [
+            sender, receiver = [
                 stack.enter_context(service(broker=mosquitto.url, SPILE_BROKER_PREFIX=prefix))
                 for prefix in ("one", "other")
             ]
-            figures |= uvloop.run(over_mqtt(*ends, mosquitto.url, docs, publish=[]))
+            figures |= uvloop.run(over_mqtt(sender, receiver, mosquitto.url, docs, publish=[]))
     report("replication", figures, ASKED)
 
 

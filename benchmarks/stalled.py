@@ -8,6 +8,7 @@ import time
 
 import httpx
 import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
 
 from benchmarks.measuring import arguments, documents, report
 from benchmarks.service import service
@@ -41,7 +42,7 @@ def measure(changes: int, with_stalled: bool) -> dict[str, float]:
             nonlocal heard
             heard += 1
 
-        reader = paho.Client(paho.CallbackAPIVersion.VERSION2)
+        reader = paho.Client(CallbackAPIVersion.VERSION2)
         reader.on_message = count
         reader.on_connect = lambda client, *_: client.subscribe("barrels/bench/ok/true", 1)
         reader.on_subscribe = lambda *_: ready.set()
