@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from typing import Any, Final
@@ -12,6 +13,9 @@ from broker.http.answers import Answer, AnyAnswer, Streamed
 from broker.http.call import Call, ClientGone
 
 _WHOLE_BYTES_MAX: Final = 512 << 10  # a batch of a replicator's, which is one answer then, and its client done sooner
+
+_STEP_BYTES: Final = 128 << 10
+_STEP_S: Final = 0.005
 
 
 async def paged_answer(call: Call, pages: Iterator[bytes], *, contents: bool = False) -> AnyAnswer:
@@ -50,13 +54,15 @@ async def paged_answer(call: Call, pages: Iterator[bytes], *, contents: bool = F
 class Paged:
     """Chunks out of an iterator that blocks. A step that was given up is waited for.
 
-    Empty pieces are passed over: with them an iterator gives its thread to others in between.
+    A step takes several pieces where they are small and come soon, as each costs a way to the thread and back. Empty
+    pieces are passed over: with them an iterator gives its thread to others in between.
     """
 
     def __init__(self, call: Call, pages: Iterator[bytes], contents: bool) -> None:
         self._in_thread: Any = call.in_step if contents else call.in_thread
         self._pages = pages
         self._ready: bytes | None = None
+        self._ended = False
         self._lock = threading.Lock()
 
     def put_back(self, piece: bytes) -> None:
@@ -73,16 +79,25 @@ class Paged:
                 return step
 
     async def step(self) -> bytes | None:
-        """The next piece, empty ones too."""
-        piece: bytes | None = await self._in_thread(self._step)
+        """The next pieces, empty ones too; None behind the last."""
+        piece: bytes | None = None if self._ended else await self._in_thread(self._step)
         return piece
 
     async def close(self) -> None:
-        await self._in_thread(self._close)
+        if not self._ended:
+            await self._in_thread(self._close)
 
     def _step(self) -> bytes | None:
         with self._lock:
-            return next(self._pages, None)
+            taken: list[bytes] = []
+            size, ends_at = 0, time.monotonic() + _STEP_S
+            for piece in self._pages:
+                taken.append(piece)
+                size += len(piece)
+                if not piece or size >= _STEP_BYTES or time.monotonic() >= ends_at:
+                    return b"".join(taken)
+            self._ended = True
+            return b"".join(taken) or None
 
     def _close(self) -> None:
         with self._lock, suppress(StopIteration):
