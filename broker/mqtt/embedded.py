@@ -178,9 +178,9 @@ class EmbeddedBroker:
                 publication = _publication(message)
                 if message.retain:
                     self._inbound.retain(publication)
-                elif place < last and batch[place + 1].retain and (clearing := _clearing(batch, place)) is not None:
+                elif place < last and _clears(following := batch[place + 1], message.topic):
                     # Whoever hears this is not told afterwards what was retained before, however long others take.
-                    self._inbound.retain(_publication(clearing))
+                    self._inbound.retain(_publication(following))
                 waiting = router.spread(publication, targets)
                 if waiting:
                     await router.finish(publication, waiting)
@@ -283,11 +283,9 @@ def _wanted_qos(session: Session, message: Message) -> int | None:
     return min(message.qos, max(wanted)) if wanted else None
 
 
-def _clearing(batch: Sequence[Message], place: int) -> Message | None:
-    """The next message, if it clears what is retained under the topic of this one."""
-    following = batch[place + 1]
-    clears = following.retain and following.payload == b"" and following.topic == batch[place].topic
-    return following if clears else None
+def _clears(message: Message, topic: str) -> bool:
+    """Whether the message clears what is retained under the topic."""
+    return message.retain and message.payload == b"" and message.topic == topic
 
 
 def _publication(message: Message) -> Publication:

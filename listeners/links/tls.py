@@ -40,13 +40,16 @@ class TlsFiles:
         """Read `ca=…&cert=…&key=…`; ValueError for anything else."""
         if not query:
             return cls()
-        given = parse_qsl(query, keep_blank_values=True)
+        needed = f"behind `?` stand {', '.join(IN_URL)}, each once, with a file"
+        try:
+            given = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
+        except ValueError:  # it repeats what it cannot read, which may be a secret
+            raise ValueError(needed) from None
         named = dict(given)
         strange = [name for name in named if name not in IN_URL]
-        once = 0 < len(named) == len(given)
-        if strange or not once or not all(file and file.isprintable() for file in named.values()):
+        if strange or len(named) != len(given) or not all(file and file.isprintable() for file in named.values()):
             told = f", not {strange[0]!r:.40}" if strange else ""  # the name alone: its value may be a secret
-            raise ValueError(f"behind `?` stand {', '.join(IN_URL)}, each once, with a file{told}")
+            raise ValueError(needed + told)
         return cls(**named)
 
     @property

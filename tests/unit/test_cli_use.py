@@ -36,6 +36,8 @@ from broker.cli.main import app
         (("listen", "geo", "--mqtt", "mqtt://127.0.0.1:port"), "is no URL of a service"),
         (("barrels", "--url", "http://u:secret@127.0.0.1:port"), "'127.0.0.1:port' is no URL of a service"),
         (("barrels", "--url", "http://127.0.0.1:9?token=hush"), "each once, with a file, not 'token'"),
+        (("barrels", "--url", "http://127.0.0.1:9?hush"), "each once, with a file"),
+        (("barrels", "--url", "https://127.0.0.1:9?ca=x&"), "each once, with a file"),
         (("barrels", "--url", "http://["), "is no URL of a service"),
         (("--url", "nowhere", "barrels"), "is no URL of a service"),
         (("--url", "http://127.0.0.1:9", "barrels", "--database", "x"), "exclude each other"),
